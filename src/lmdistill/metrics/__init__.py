@@ -1,0 +1,29 @@
+"""A metric: a number for each prediction (`score`) and how numbers become one for the run (`aggregate`).
+
+A metric is a frozen dataclass of settings. Empty and unparsable predictions count as wrong; they are never dropped.
+To add one: a file `metrics/NAME.py` with a frozen dataclass `Name(Metric)`; the contract test finds it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from lmdistill.tasks import Task
+from lmdistill.types import Estimate, Prediction, Score
+
+
+class Metric(ABC):
+    """The contract; see the module's docstring."""
+
+    @abstractmethod
+    def score(self, prediction: Prediction, task: Task) -> Score:
+        """The named values of one prediction."""
+
+    @abstractmethod
+    def aggregate(self, scores: Sequence[Score]) -> dict[str, Estimate]:
+        """The run's values with 95 % intervals, by name.
+
+        Raises:
+            ValueError: no scores.
+        """

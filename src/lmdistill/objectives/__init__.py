@@ -1,0 +1,150 @@
+"""An objective says what is trained: which rows are seen, how they are scored, what is sampled anew.
+
+An objective is a frozen dataclass whose defaults are the paper's. The loop (`lmdistill.train`) calls its hooks in this
+order: `refresh` at the start of a round, `views` for each item when its turn comes, `prepare` on each micro-batch,
+`counts` on all micro-batches of a step (summed over processes), and `loss` on each of them inside the wrapped module.
+Inference uses `prompt` and `read`, so training and prediction share one rendering.
+
+To add one: a file `objectives/NAME.py` with a frozen dataclass `Name(Objective)` that has `views` and `loss`; the
+contract test finds it.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from lmdistill.students import Batch, Generator, Scored
+from lmdistill.tasks import Task
+from lmdistill.types import Annotation, Hit, Item, Parsed, View
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Reduction = Literal["token", "example"]
+"""`token`: mean over all real target tokens of a role in the step (DSS, SCoTD, KARD, MI). `example`: mean over tokens
+within a row, then over rows (KD4Gen, QCRD). Silently mixing them changes results, so each objective names its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A named share of the loss: the loop adds `weight * total / (count summed over the step and all processes)`."""
+
+    total: Tensor
+    count: float
+    weight: float = 1.0
+
+
+@dataclass
+class Companion:
+    """A module that is trained beside the student and saved with it.
+
+    `phase` 'joint': its parameters join the student's optimizer (own learning rate where given) and `loss` reaches
+    them. 'own': the objective trains it itself in `refresh`, with the optimizer that the loop made and checkpoints.
+    """
+
+    module: nn.Module
+    learning_rate: float | None = None
+    phase: Literal["joint", "own"] = "joint"
+    optimizer: torch.optim.Optimizer | None = None
+
+
+@dataclass
+class Round:
+    """What `refresh` and `prepare` may use.
+
+    `sampler(lag)` is the student with the weights it had `lag` rounds ago (0 = now), or None before there are any.
+    """
+
+    index: int
+    seed: int
+    step: int
+    progress: float
+    sampler: Callable[[int], Generator | None]
+    companions: Mapping[str, Companion]
+    collate: Callable[[Sequence[Item], Sequence[Sequence[View]]], Batch]
+
+
+class Objective(ABC):
+    """The contract; see the module's docstring."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Among 'label', 'rationale', 'negatives', 'hits', 'teacher': items that lack one are counted and left out;
+    a missing teacher is refused before training."""
+    decomposes: ClassVar[bool] = True
+    """False for a loss over the whole batch (in-batch negatives): accumulation is then refused."""
+    refreshes: ClassVar[bool] = False
+    """True where `refresh` makes new items each round."""
+    lags: ClassVar[int] = 0
+    """How many rounds of past weights `refresh` may ask for (an instance may override it by a property)."""
+
+    @abstractmethod
+    def views(self, item: Any, epoch: int, rng: random.Random) -> Sequence[View]:
+        """The rows of an item that are trained in this epoch; none leaves the item out."""
+
+    @abstractmethod
+    def loss(self, student: Any, teacher: Any, batch: Batch, progress: float) -> dict[str, Part]:
+        """The named parts of a batch; `progress` in [0, 1] drives annealing."""
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """The denominators of `loss`'s parts, by the same names, without running the student."""
+
+    def prepare(self, batch: Batch, round: Round) -> Batch:
+        """Replace targets (student samples) or attach what the teacher says; the batch as it is by default."""
+        return batch
+
+    def refresh(self, items: Sequence[Any], round: Round) -> Sequence[Any]:
+        """New items of a round, for the shard of items given; unchanged by default."""
+        return items
+
+    def companions(self, student: Any) -> dict[str, Companion]:
+        """Modules trained beside the student; none by default. Called once, before the first step."""
+        return {}
+
+    # --- inference ---
+
+    def prompt(self, annotation: Annotation) -> str:
+        """The student's input for an example (`hits` are its passages)."""
+        return annotation.example.input
+
+    def read(self, task: Task, annotation: Annotation, text: str) -> Parsed:
+        """The student's output as rationale and answer: by default the whole text is the answer."""
+        answer = text.strip()
+        return Parsed("", answer or None, None if answer else "empty")
+
+    def answer_prefix(self, annotation: Annotation) -> str:
+        """What stands before an answer when choices are scored; nothing by default."""
+        return ""
+
+
+def reduced(scored: Scored, batch: Batch, role: str, reduction: Reduction, weight: float = 1.0) -> Part:
+    """A role's negative log-likelihood as a part under a named reduction, row weights applied."""
+    rows = batch.targets[role]
+    assert scored.nll is not None
+    per_row = scored.nll.sum(-1)  # [R]
+    if reduction == "example":
+        per_row = per_row / scored.mask.sum(-1).clamp(min=1)
+    return Part((per_row * rows.weight).sum(), count_of(batch, role, reduction), weight)
+
+
+def count_of(batch: Batch, role: str, reduction: Reduction) -> float:
+    """The denominator of a role: its real target tokens, or its rows; each counted with its row's weight."""
+    rows = batch.targets.get(role)
+    if rows is None:
+        return 0.0
+    if reduction == "example":
+        return float(rows.weight.sum())
+    return float(((rows.labels != -100).sum(-1) * rows.weight).sum())
+
+
+def silver(annotation: Annotation) -> tuple[Hit, ...]:
+    """The passages an item is trained with: those of its first rationale, or else its own."""
+    for rationale in annotation.rationales:
+        if rationale.hits:
+            return rationale.hits
+    return annotation.hits
