@@ -1,9 +1,9 @@
 """An objective says what is trained: which rows are seen, how they are scored, what is sampled anew.
 
 An objective is a frozen dataclass whose defaults are the paper's. The loop (`lmdistill.train`) calls its hooks in this
-order: `refresh` at the start of a round, `views` for each item when its turn comes, `prepare` on each micro-batch,
-`counts` on all micro-batches of a step (summed over processes), and `loss` on each of them inside the wrapped module.
-Inference uses `prompt` and `read`, so training and prediction share one rendering.
+order: `refresh` and `learn` at the start of a round, `views` for each item when its turn comes, `prepare` on each
+micro-batch, `counts` on all micro-batches of a step (summed over processes), and `loss` on each of them inside the
+wrapped module. Inference uses `prompt` and `read`, so training and prediction share one rendering.
 
 To add one: a file `objectives/NAME.py` with a frozen dataclass `Name(Objective)` that has `views` and `loss`; the
 contract test finds it.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lmdistill.students import Batch, Generator, Scored
 from lmdistill.tasks import Task
-from lmdistill.types import Annotation, Hit, Item, Parsed, View
+from lmdistill.types import Annotation, Hit, Parsed, View
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ class Companion:
     """A module that is trained beside the student and saved with it.
 
     `phase` 'joint': its parameters join the student's optimizer (own learning rate where given) and `loss` reaches
-    them. 'own': the objective trains it itself in `refresh`, with the optimizer that the loop made and checkpoints.
+    them. 'own': the objective trains it itself in `learn`, with the optimizer that the loop made and checkpoints.
     """
 
     module: nn.Module
@@ -55,7 +55,7 @@ class Companion:
 
 @dataclass
 class Round:
-    """What `refresh` and `prepare` may use.
+    """What `refresh`, `learn` and `prepare` may use.
 
     `sampler(lag)` is the student with the weights it had `lag` rounds ago (0 = now), or None before there are any.
     """
@@ -66,7 +66,7 @@ class Round:
     progress: float
     sampler: Callable[[int], Generator | None]
     companions: Mapping[str, Companion]
-    collate: Callable[[Sequence[Item], Sequence[Sequence[View]]], Batch]
+    student: Any
 
 
 class Objective(ABC):
@@ -102,6 +102,13 @@ class Objective(ABC):
         """New items of a round, for the shard of items given; unchanged by default."""
         return items
 
+    def learn(self, items: Sequence[Any], round: Round) -> Sequence[Any]:
+        """Train the companions of phase 'own' on the refreshed items of all processes, and score the items with them.
+
+        Runs on every process with the same items and the same seed; unchanged items by default.
+        """
+        return items
+
     def companions(self, student: Any) -> dict[str, Companion]:
         """Modules trained beside the student; none by default. Called once, before the first step."""
         return {}
@@ -117,9 +124,17 @@ class Objective(ABC):
         answer = text.strip()
         return Parsed("", answer or None, None if answer else "empty")
 
-    def answer_prefix(self, annotation: Annotation) -> str:
-        """What stands before an answer when choices are scored; nothing by default."""
-        return ""
+    def with_answer(self, text: str, answer: str) -> str:
+        """The target that gives `answer` after what the student wrote so far: how choices are scored.
+
+        By default the answer alone.
+        """
+        return answer
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the student writes a rationale before its answer."""
+        return False
 
 
 def reduced(scored: Scored, batch: Batch, role: str, reduction: Reduction, weight: float = 1.0) -> Part:

@@ -97,6 +97,10 @@ class Trainable(Protocol):
         """Write everything that `open` needs to read it back."""
         ...
 
+    def load(self, folder: Path) -> None:
+        """Take over the weights that `save` wrote, in place."""
+        ...
+
     def parameters(self, recurse: bool = True) -> Iterable[nn.Parameter]: ...
 
 
@@ -113,8 +117,11 @@ class Student(Trainable, Generator, Protocol):
         """
         ...
 
-    def logprobs(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
-        """Log-probability in nats, summed over the target's tokens (end of sequence included), of each pair."""
+    def logprobs(self, sources: Sequence[str], targets: Sequence[str], given: Sequence[str] = ()) -> list[float]:
+        """Log-probability in nats, summed over the target's tokens (end of sequence included), of each pair.
+
+        With `given`, only the tokens after those that the target shares with it count.
+        """
         ...
 
 

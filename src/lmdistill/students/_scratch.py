@@ -1,0 +1,67 @@
+"""From-scratch sizes, and the settings that every text student shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from lmdistill.errors import ConfigError, StoreError
+
+
+class Size(NamedTuple):
+    """Width, feed-forward width, heads and layers of a from-scratch student."""
+
+    width: int
+    inner: int
+    heads: int
+    layers: int
+
+
+SIZES = {
+    "tiny": Size(64, 128, 4, 2),
+    "mini": Size(128, 256, 4, 2),
+    "small": Size(128, 512, 4, 4),
+    "medium": Size(256, 1024, 8, 4),
+    "large": Size(512, 2048, 8, 6),
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where pretrained weights come from."""
+
+    name: str
+    revision: str | None = None
+
+
+def load_pretrained(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any, Any]:
+    """A model and its tokenizer from a folder or the Hub; weights in safetensors only, no remote code.
+
+    Raises:
+        StoreError: the folder or the Hub entry lacks a file (the message names it).
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        model = auto.from_pretrained(checkpoint.name, revision=checkpoint.revision, use_safetensors=True, **options)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, revision=checkpoint.revision)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        message = f"student {checkpoint.name!r} cannot be opened: {first} A transformers folder with config.json, "
+        raise StoreError(
+            message + "model.safetensors and a tokenizer, or a Hub id that can be reached, was expected"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return model, tokenizer
+
+
+def size_of(preset: str) -> Size:
+    """The size of a preset.
+
+    Raises:
+        ConfigError: no such preset.
+    """
+    if preset not in SIZES:
+        raise ConfigError(f"student.preset: {preset!r} is not one of {', '.join(SIZES)}")
+    return SIZES[preset]

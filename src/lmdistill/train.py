@@ -1,0 +1,148 @@
+"""The only loop: items -> checkpoint, for every objective, on Accelerate.
+
+A step takes whole items, lets the objective turn them into rows, divides the summed parts of the loss once by counts
+that are known before the first backward pass (over all micro-batches and processes), clips, and updates. So gradient
+accumulation and several processes equal one big batch. Randomness follows from (seed, step), so a run that was killed
+and resumed ends with the same weights, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lmdistill import __version__
+from lmdistill.codec import digest
+from lmdistill.config import settings_of
+from lmdistill.errors import TrainingError
+from lmdistill.objectives import Objective
+from lmdistill.registry import name_of
+from lmdistill.store import Rows, Stage, digest_file, stage
+
+Precision = Literal["auto", "fp32", "bf16"]
+CARD = "lmdistill.json"
+"""The file beside a student's weights that says what it was trained for, so that `predict` can open it alone."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a student is trained; the defaults are those of Distilling Step-by-Step's code.
+
+    `batch_size` counts items a step over all processes; `tokens_per_batch` bounds the padded tokens of a micro-batch,
+    a step is cut into as many as that takes. `epochs` overrides `steps`. `warmup` below 1 is a share of the steps.
+    `bucket` steps' items are sorted by length together (1: plain shuffle). `precision` 'auto' is bf16 on an
+    accelerator that has it and fp32 elsewhere. `select` names the validation metric (default: its first) that chooses
+    the checkpoint; `patience` evaluations without progress stop the run.
+    """
+
+    steps: int = 10_000
+    epochs: float | None = None
+    batch_size: int = 64
+    tokens_per_batch: int = 16_384
+    bucket: int = 16
+    learning_rate: float = 5e-5
+    optimizer: Literal["adamw", "adafactor", "sgd"] = "adamw"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    schedule: str = "linear"
+    warmup: float = 0.0
+    clip: float = 1.0
+    precision: Precision = "auto"
+    refresh_every: int = 1
+    eval_every: int = 250
+    select: str | None = None
+    direction: Literal["max", "min"] = "max"
+    patience: int | None = None
+    save_every: int = 500
+    log_every: int = 50
+    report_to: tuple[str, ...] = ()
+    device: Literal["auto", "cpu"] = "auto"
+
+
+@dataclass
+class Trained:
+    """What training leaves: the chosen student in memory and in `folder`, and how it got there."""
+
+    student: Any
+    folder: Path
+    step: int
+    score: float | None
+    seconds: float
+    counts: Mapping[str, int] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+
+
+Validate = Callable[[Any], Mapping[str, float]]
+
+
+def train(
+    student: Any,
+    objective: Objective,
+    items: Sequence[Any],
+    *,
+    settings: TrainSettings = TrainSettings(),
+    folder: Path,
+    validate: Validate | None = None,
+    teacher: Any = None,
+    seed: int = 0,
+    card: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Train a student (or a reranker) and leave the chosen checkpoint in `folder/student`.
+
+    Args:
+        student: a torch module that meets `Trainable`. items: annotations, candidates or documents.
+        validate: gives metrics of the student as it stands, on validation data (never test); chooses the checkpoint.
+        teacher: a white-box teacher, for objectives that need one. card: written beside the weights, for inference.
+
+    Raises:
+        TrainingError: nothing to train on, a missing teacher, half-precision weights, a loss that is not finite.
+        StoreError: the folder belongs to another run, or a checkpoint cannot be written or read.
+    """
+    described = {
+        "objective": settings_of(objective),
+        "train": settings_of(settings),
+        "card": dict(card or {}),
+        "teacher": None if teacher is None else name_of(teacher),
+    }
+    inputs = {"items": digest_file(items.path) if isinstance(items, Rows) else digest(list(items))}
+    if "teacher" in objective.needs and teacher is None:
+        message = f"objective {name_of(objective)!r} needs a white-box teacher (its logits); none was given. "
+        raise TrainingError(message + "Use teacher 'transformers', or an objective that learns from text alone")
+    with stage(folder, "train", settings=described, inputs=inputs, seed=seed) as opened:
+        if opened.done:
+            return _reopened(student, opened)
+        from lmdistill.loop import Loop
+
+        contents = {"lmdistill": __version__, "objective": described["objective"], **(card or {})}
+        loop = Loop(student, objective, items, settings, opened, validate, teacher, seed, contents)
+        trained = loop.run()
+        opened.manifest.counts.update(trained.counts)
+        opened.manifest.facts.update(
+            {"step": trained.step, "score": trained.score, "train_seconds": round(trained.seconds, 3)}
+        )
+        return trained
+
+
+def total_steps(settings: TrainSettings, steps_per_epoch: int) -> int:
+    """Optimizer steps of a run."""
+    if settings.epochs is not None:
+        return max(1, math.ceil(settings.epochs * steps_per_epoch))
+    return settings.steps
+
+
+def _reopened(student: Any, opened: Stage) -> Trained:
+    """A finished training: its chosen weights are read into the student."""
+    student.load(opened.folder / "student")
+    facts = opened.manifest.facts
+    log = opened.path("log.jsonl")
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    history = [json.loads(line) for line in lines]
+    counts = opened.manifest.counts
+    return Trained(
+        student, opened.folder / "student", facts["step"], facts["score"], facts["train_seconds"], counts, history
+    )
