@@ -1,37 +1,36 @@
 """A task: inputs, what a right answer is, and how to read one out of free text.
 
-A task is a frozen dataclass of settings; `examples(split)` opens the data. Splits are `train`, `valid` and `test`
-(`unlabelled` where a task has such rows); selection happens on `valid`, never on `test`. `parse` is total: any text
-gives a `Parsed`, whose `reason` says why no answer could be read. Answers are compared, never evaluated as code.
+A task is a frozen dataclass of settings; `examples(split)` opens the data. Splits are `train`, `valid` and `test`, and
+`unlabelled` where a task has such rows; selection happens on `valid`, never on `test`. `parse` is total: any text gives
+a `Parsed`, whose `reason` says why no answer could be read. Answers are compared, never evaluated as code.
 
-To add one: a file `tasks/NAME.py` with a frozen dataclass `Name(Task)` that has `examples`, and overrides of
-`parse`, `is_correct`, `instruction` and `exemplars` where the defaults do not fit. `tests/contract/test_tasks.py`
-tests it from then on.
+To add one: a file `tasks/NAME.py` with a frozen dataclass `Name(Task)` that has `examples`, and overrides of the class
+attributes below, `instruction` and `exemplars` where the defaults do not fit (`_made.py` and `_released.py` do the rest
+for generated and for published data). `tests/contract/test_tasks.py` tests it from then on.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Literal
 
+from lmdistill import arithmetic
+from lmdistill.answers import Found, canonical_value, choice_in, line_in, text_in, value_in
+from lmdistill.errors import UnknownName
+from lmdistill.reading import RUN_ON, read_answer
 from lmdistill.types import Example, Parsed, Passage
 
 SPLITS = ("train", "valid", "test", "unlabelled")
 
-CUE = re.compile(
-    r"(?:so,?|therefore,?|thus,?|hence,?)?\s*(?:the|my)?\s*(?:final\s+|correct\s+)?answer(?:\s+is|\s*:)\s*:?\s*",
-    re.IGNORECASE,
-)
-LETTERED = re.compile(r"\(?([a-z])[).](?=\s|$|\.)|\(([a-z])\)|^([a-z])(?=[\s.,;:]*$)", re.IGNORECASE)
+Reads = Literal["line", "text", "value"]
 
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A demonstration `(x, r, y)` for the teacher's prompt."""
+    """A demonstration `(x, r, y)` for the teacher's prompt; the answer stands as `Task.shown` would write it."""
 
     input: str
     rationale: str
@@ -41,17 +40,36 @@ class Exemplar:
 class Task(ABC):
     """The contract; see the module's docstring."""
 
-    metric: ClassVar[str] = "accuracy"
-    answer_cue: ClassVar[str] = "So the answer is"
+    metric: str = "accuracy"
+    """The metric of a run, unless others are asked for."""
+    answer_cue: str = "So the answer is"
     """What the teacher is asked to write before its answer, and what a student that thinks aloud is taught to write."""
+    lettered: bool = True
+    """Whether the choices stand in the input with letters, so that '(b)' is an answer."""
+    reads: Reads = "line"
+    """How an answer is read where an example has no choices: the rest of the line, all the rest, or a number."""
+    run_on: tuple[str, ...] = RUN_ON
+    """Beginnings of a line at which a completion has gone on to a next, invented question."""
 
     @abstractmethod
     def examples(self, split: str) -> Sequence[Example]:
-        """The examples of a split, lazily where the data is large.
+        """The examples of a split, lazily where the data is large; `unlabelled` may be empty.
 
         Raises:
             DataError: no such file, split, column; a label outside the choices; an empty or duplicate id.
         """
+
+    def problems(self, split: str) -> Mapping[str, int]:
+        """Rows of a split that cannot be used and are not among its examples, counted by reason."""
+        return {}
+
+    def origin(self, split: str) -> str:
+        """Where a split's rows come from, in a few words for manifests and reports."""
+        return "made by the task itself"
+
+    def digests(self) -> Mapping[str, str]:
+        """A hash of each file that the task reads, by name: they belong to the inputs of a stage."""
+        return {}
 
     @property
     def instruction(self) -> str:
@@ -64,28 +82,55 @@ class Task(ABC):
         return ()
 
     def shown(self, example: Example, answer: str) -> str:
-        """How an answer is written out for a reader, for example with its letter: '(d) math problem'."""
-        if answer in example.choices:
+        """How an answer is written out for a reader, with its letter where it has one: '(d) math problem'."""
+        if self.lettered and answer in example.choices:
             return f"({chr(97 + example.choices.index(answer))}) {answer}"
         return answer
 
     def parse(self, example: Example, text: str) -> Parsed:
         """Read a rationale and an answer out of a completion; never raises."""
-        return read_answer(text, example.choices)
+        return read_answer(
+            text,
+            example.choices,
+            lettered=self.lettered,
+            cue=self.answer_cue,
+            run_on=self.run_on,
+            read=_READERS[self.reads],
+        )
+
+    def read(self, example: Example, text: str) -> Found:
+        """Read an answer that stands alone, without a rationale or a cue; never raises."""
+        if example.choices:
+            return choice_in(text, example.choices, lettered=self.lettered)
+        return _READERS[self.reads](text)
 
     def canonical(self, answer: str) -> str:
         """The form under which equal answers are equal strings (votes are counted on it)."""
-        return " ".join(answer.split()).strip().rstrip(".").casefold()
+        plain = " ".join(answer.split()).strip().rstrip(".").rstrip().casefold()
+        return (canonical_value(answer) or plain) if self.reads == "value" else plain
 
     def is_correct(self, example: Example, answer: str | None) -> bool:
         """Whether an answer is the gold one; False where there is no answer or no gold label."""
         if answer is None or example.label is None:
             return False
+        if self.reads == "value" and not example.choices:
+            return arithmetic.equal(answer, example.label)
         return self.canonical(answer) == self.canonical(example.label)
+
+    def references(self, example: Example) -> tuple[str, ...]:
+        """Every gold answer, for metrics that take the best of several; the label alone by default."""
+        return () if example.label is None else (example.label,)
 
     def passages(self) -> Sequence[Passage]:
         """The task's own knowledge base; empty where it has none."""
         return ()
+
+    def relevant(self, example: Example) -> tuple[str, ...]:
+        """Ids of the passages that are known to bear on an example; empty where nobody marked them."""
+        return ()
+
+
+_READERS = {"line": line_in, "text": text_in, "value": value_in}
 
 
 class Generated(Task):
@@ -102,50 +147,12 @@ class Generated(Task):
         """
 
 
-def read_answer(text: str, choices: Sequence[str] = ()) -> Parsed:
-    """Split a completion at its answer cue and match what follows to the choices, if there are any.
+def known_split(split: str) -> str:
+    """The split itself.
 
-    The rationale is what stands before the cue. With choices, a letter ('(d)', 'd.') or the choice's own text counts;
-    text that names no choice, or several, is not an answer.
-
-    >>> read_answer("It adds up. So the answer is (b) blue.", ["red", "blue"])
-    Parsed(rationale='It adds up.', answer='blue', reason=None)
-    >>> read_answer("I am not sure.").reason
-    'no answer cue'
+    Raises:
+        UnknownName: it is none of `SPLITS`; the message suggests the nearest.
     """
-    body = text.strip()
-    if not body:
-        return Parsed("", None, "empty")
-    cues = list(CUE.finditer(body))
-    if not cues:
-        return Parsed(body, None, "no answer cue")
-    rationale = body[: cues[0].start()].strip()
-    answer = body[cues[0].end() :].strip().splitlines()[0].strip() if body[cues[0].end() :].strip() else ""
-    if not answer:
-        return Parsed(rationale, None, "nothing after the answer cue")
-    if choices:
-        chosen = match_choice(answer, choices)
-        return Parsed(rationale, chosen, None if chosen is not None else "answer is not one of the choices")
-    return Parsed(rationale, answer.rstrip(".").strip(), None)
-
-
-def match_choice(answer: str, choices: Sequence[str]) -> str | None:
-    """The one choice that an answer names, by letter or by text; None where it names none or several.
-
-    >>> match_choice("(B)", ["red", "blue"]), match_choice("it is red", ["red", "blue"]), match_choice("z", ["red"])
-    ('blue', 'red', None)
-    """
-    plain = " ".join(answer.split()).strip().strip(".\"'").casefold()
-    folded = [" ".join(choice.split()).casefold() for choice in choices]
-    if plain in folded:
-        return choices[folded.index(plain)]
-    letter = LETTERED.match(answer.strip())
-    if letter:
-        index = ord((letter[1] or letter[2] or letter[3]).lower()) - ord("a")
-        if index < len(choices):
-            return choices[index]
-    named = {
-        choice for choice, text in zip(choices, folded, strict=True) if re.search(rf"\b{re.escape(text)}\b", plain)
-    }
-    longest = [a for a in named if not any(a != b and a.casefold() in b.casefold() for b in named)]
-    return longest[0] if len(longest) == 1 else None
+    if split not in SPLITS:
+        raise UnknownName("split", split, SPLITS)
+    return split
