@@ -7,19 +7,18 @@ types and unknown names are reported all at once, each with the nearest name.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import os
-import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 from lmdistill import registry
 from lmdistill.errors import ConfigError, LmdistillError, did_you_mean
+from lmdistill.runfile import assign as assign
+from lmdistill.runfile import load as load
 
 T = TypeVar("T")
 
@@ -41,74 +40,6 @@ def component(kind: str, default: Any = dataclasses.MISSING) -> Any:
         return registry.load(kind, default)()
 
     return dataclasses.field(default_factory=make, metadata=metadata)
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def load(path: Path | None, sets: Iterable[str] = ()) -> dict[str, Any]:
-    """A run file with `--set` assignments laid over it; `${NAME}` in strings is taken from the environment.
-
-    Raises:
-        ConfigError: unreadable file, not a mapping, a malformed assignment, an unset variable.
-    """
-    settings: dict[str, Any] = {}
-    if path is not None:
-        try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: is not YAML ({error})") from error
-        if not isinstance(settings, dict):
-            raise ConfigError(f"{path}: a mapping of settings was expected, not a {type(settings).__name__}")
-    for assignment in sets:
-        assign(settings, assignment)
-    return typing.cast(dict[str, Any], _expand(settings))
-
-
-def assign(settings: dict[str, Any], assignment: str) -> None:
-    """Lay one `a.b=value` over the settings; the value is read as YAML.
-
-    >>> settings = {"task": "nli"}
-    >>> assign(settings, "task.size=500"); settings
-    {'task': {'name': 'nli', 'size': 500}}
-    """
-    path, equals, text = assignment.partition("=")
-    if not equals or not path.strip():
-        raise ConfigError(f"--set {assignment!r}: expected key=value, as in --set train.steps=500")
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment!r}: the value is not YAML ({error})") from error
-    *parents, last = path.strip().split(".")
-    for key in parents:
-        child = settings.get(key)
-        if isinstance(child, str):  # a component given by its name alone
-            child = {"name": child}
-        elif not isinstance(child, dict):
-            child = {}
-        settings[key] = child
-        settings = child
-    if isinstance(settings.get(last), dict) and isinstance(value, str):  # --set teacher=replay over a mapping
-        value = {"name": value}
-    settings[last] = value
-
-
-def _expand(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _expand(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item) for item in value]
-    if isinstance(value, str):
-
-        def variable(match: re.Match[str]) -> str:
-            if match[1] not in os.environ:
-                raise ConfigError(f"the run file names ${{{match[1]}}}, which is not set in the environment")
-            return os.environ[match[1]]
-
-        return re.sub(r"\$\{([A-Za-z_][A-Za-z_0-9]*)\}", variable, value)
-    return value
 
 
 # --- building --------------------------------------------------------------------------------------------------------
@@ -141,7 +72,10 @@ def _build(cls: Any, settings: Any, where: str, problems: list[str]) -> Any:
             continue
         kind = fields[key].metadata.get("kind")
         place = _at(where, key)
-        values[key] = _component(kind, value, place, problems) if kind else _value(hints[key], value, place, problems)
+        if kind:
+            values[key] = _components(kind, hints[key], value, place, problems)
+        else:
+            values[key] = _value(hints[key], value, place, problems)
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in settings:
@@ -150,18 +84,29 @@ def _build(cls: Any, settings: Any, where: str, problems: list[str]) -> Any:
         return None
     try:
         return cls(**values)
-    except LmdistillError as error:
-        problems.append(f"{where + ': ' if where else ''}{error}")
-    except (TypeError, ValueError) as error:
+    except ConfigError as error:
+        named = [problem.partition(":")[0] in fields for problem in error.problems]
+        joints = ["." if one else ": " for one in named] if where else [""] * len(named)
+        problems += [f"{where}{joint}{problem}" for joint, problem in zip(joints, error.problems, strict=True)]
+    except (LmdistillError, TypeError, ValueError) as error:
         problems.append(f"{where or cls.__name__}: {error}")
     return None
 
 
-def _component(kind: str, value: Any, where: str, problems: list[str]) -> Any:
-    if value is None:
+def _components(kind: str, hint: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """One component, or a tuple of them where the field holds several (a single one may then stand for a list)."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if value is None and (type(None) in parts or Any in parts):
         return None
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    several = [typing.get_origin(part) is tuple for part in parts if part is not type(None)]
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if listed and (any(several) or Any in parts):
         return tuple(_component(kind, item, f"{where}[{i}]", problems) for i, item in enumerate(value))
+    built = _component(kind, value, where, problems)
+    return (built,) if all(several) else built
+
+
+def _component(kind: str, value: Any, where: str, problems: list[str]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return value
     given = {"name": value} if isinstance(value, str) else value
@@ -183,7 +128,10 @@ def _value(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        for choice in arguments:
+        rest = [argument for argument in arguments if argument is not type(None)]
+        if len(rest) == 1:
+            return _value(rest[0], value, where, problems)
+        for choice in rest:
             trial: list[str] = []
             converted = _value(choice, value, where, trial)
             if not trial:
@@ -213,14 +161,13 @@ def _value(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
         return int(value)
     if hint in (str, int, bool) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    if hint is str and isinstance(value, int | float):  # YAML reads a bare 1 or yes as another type
-        return str(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 5e-5 as a string
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    problems.append(f"{where}: expected {_name(hint)}, got {value!r}")
+    if hint is str and isinstance(value, int):  # a bare 1 or true, meant as text
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if hint in (int, float) and isinstance(value, str):  # what ${NAME} brought, or a number in quotes
+        with contextlib.suppress(ValueError):
+            return hint(value)
+    quote = "; put it in quotes" if hint is str and isinstance(value, float) else ""  # 1.10 would become 1.1
+    problems.append(f"{where}: expected {_name(hint)}, got {value!r}{quote}")
     return None
 
 
@@ -258,7 +205,7 @@ def settings_of(value: Any) -> Any:
 def rebuild(kind: str, settings: Mapping[str, Any]) -> Any:
     """The component that `settings_of` wrote down."""
     problems: list[str] = []
-    built = _component(kind, dict(settings), kind.removesuffix("s"), problems)
+    built = _component(kind, settings, kind.removesuffix("s"), problems)
     if problems:
         raise ConfigError(problems)
     return built

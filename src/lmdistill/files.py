@@ -184,6 +184,16 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def digest_rows(rows: Iterable[Any]) -> str:
+    """The digest of the file that `write_rows` makes of these rows, whether they lie in one or in memory."""
+    if isinstance(rows, Rows):
+        return digest_file(rows.path)
+    summed = hashlib.sha256()
+    for row in rows:
+        summed.update(to_line(row).encode() + b"\n")
+    return summed.hexdigest()[:16]
+
+
 def seed_for(*parts: Any) -> int:
     """A 63-bit seed from (run seed, round, item id ...): never from a running generator, so a resumed run repeats."""
     text = "\x1f".join(str(part) for part in parts)

@@ -25,6 +25,7 @@ from lmdistill.codec import from_line
 from lmdistill.errors import StoreError
 from lmdistill.files import Rows as Rows
 from lmdistill.files import digest_file as digest_file
+from lmdistill.files import digest_rows as digest_rows
 from lmdistill.files import map_rows as map_rows
 from lmdistill.files import read_jsonl as read_jsonl
 from lmdistill.files import read_lines as read_lines

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmdistill import config, runfile
+from lmdistill.config import component
+from lmdistill.curation import Curation
+from lmdistill.curation.correct import Correct
+from lmdistill.curation.length import Length
+from lmdistill.curation.random_k import RandomK
+from lmdistill.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Inner:
+    steps: int = 100
+    rate: float = 1e-3
+    schedule: Literal["linear", "constant"] = "linear"
+
+
+@dataclass(frozen=True)
+class Outer:
+    task: str
+    main: Curation = component("curation", "correct")
+    several: tuple[Curation, ...] = component("curation", ())
+    either: Curation | tuple[Curation, ...] | None = component("curation", None)
+    train: Inner = field(default_factory=Inner)
+    other: Inner | None = None
+    path: Path | None = None
+    names: tuple[str, ...] = ()
+    pair: tuple[int, float] = (1, 2.0)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    flag: bool = False
+    anything: Any = None
+    bound: int | str = 3
+
+    def __post_init__(self) -> None:
+        if self.task == "bad":
+            raise ConfigError(["task: is bad", "task: is very bad"])
+
+
+def problems(settings: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        config.build(Outer, settings)
+    return caught.value.problems
+
+
+# --- building ---
+
+
+def test_defaults_and_nesting() -> None:
+    built = config.build(Outer, {"task": "t", "train": {"steps": 5}})
+    assert built == Outer("t", train=Inner(steps=5))
+    assert built.main == Correct()
+
+
+def test_components_by_name_or_with_settings_one_or_several() -> None:
+    built = config.build(
+        Outer,
+        {
+            "task": "t",
+            "main": {"name": "length", "high": 9},
+            "several": ["correct", {"name": "random_k", "k": 2}],
+            "either": "correct",
+        },
+    )
+    assert built.main == Length(high=9)
+    assert built.several == (Correct(), RandomK(2))
+    assert built.either == Correct()
+    assert config.build(Outer, {"task": "t", "several": "correct"}).several == (Correct(),)
+    assert config.build(Outer, {"task": "t", "either": ["correct"]}).either == (Correct(),)
+    assert config.build(Outer, {"task": "t", "either": None}).either is None
+
+
+def test_all_problems_are_reported_at_once_each_with_its_place() -> None:
+    found = problems(
+        {
+            "tsk": "t",
+            "train": {"stpes": 5, "rate": "fast", "schedule": "liner", "steps": 1.5},
+            "main": "corect",
+            "several": [{"k": 3}, "length", {"name": "random_k", "k": 0}],
+            "pair": [1],
+            "flag": "yes",
+            "limits": {"a": "b"},
+        }
+    )
+    assert found == [
+        "tsk: unknown setting; did you mean 'task'?",
+        "train.stpes: unknown setting; did you mean 'steps'?",
+        "train.rate: expected float, got 'fast'",
+        "train.schedule: 'liner' is not one of linear, constant; did you mean 'linear'?",
+        "train.steps: expected int, got 1.5",
+        "main: unknown curation 'corect'; did you mean 'correct'? Known: "
+        + ", ".join(config.registry.names("curation")),
+        "several[0]: a name, or a mapping with 'name', was expected, got {'k': 3}",
+        "several[2].k: at least 1 was expected, got 0",
+        "pair: expected tuple[int, float], got [1]",
+        "flag: expected bool, got 'yes'",
+        "limits.a: expected int, got 'b'",
+        "task: is required",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"task": "t", "main": None}, "main: a name, or a mapping with 'name', was expected, got None"),
+        ({"task": "t", "main": ["correct"]}, "main: a name, or a mapping with 'name', was expected, got ['correct']"),
+        ({"task": "t", "train": 5}, "train: a mapping was expected, got 5"),
+        ({"task": "t", "other": {"step": 5}}, "other.step: unknown setting; did you mean 'steps'?"),
+        ({"task": "t", "names": "a"}, "names: expected tuple[str, ...], got 'a'"),
+        ({"task": "t", "train": {"steps": True}}, "train.steps: expected int, got True"),
+        ({"task": 1.10}, "task: expected str, got 1.1; put it in quotes"),
+        ({"task": ["t"]}, "task: expected str, got ['t']"),
+        ({"task": "t", "bound": [1]}, "bound: expected int | str, got [1]"),
+        ({"task": "t", "several": {"name": "correct", "nme": 1}}, "several.nme: unknown setting"),
+    ],
+)
+def test_one_problem(settings: dict[str, Any], problem: str) -> None:
+    (found,) = problems(settings)
+    assert found.startswith(problem)
+
+
+def test_what_a_dataclass_itself_refuses_keeps_its_lines() -> None:
+    assert problems({"task": "bad"}) == ["task: is bad", "task: is very bad"]
+
+
+def test_values_are_converted_where_nothing_is_lost() -> None:
+    built = config.build(
+        Outer,
+        {
+            "task": 12,
+            "train": {"steps": "7", "rate": "5e-5"},
+            "path": "~/x",
+            "names": ["a", 1, True],
+            "pair": [2.0, 3],
+            "limits": {"a": 1},
+            "anything": {"b": [1]},
+            "bound": "x",
+        },
+    )
+    assert (built.task, built.train.steps, built.train.rate) == ("12", 7, 5e-5)
+    assert built.path == Path.home() / "x"
+    assert built.names == ("a", "1", "true")
+    assert built.pair == (2, 3.0)
+    assert isinstance(built.pair[0], int)
+    assert (built.limits, built.anything, built.bound) == ({"a": 1}, {"b": [1]}, "x")
+
+
+# --- writing back ---
+
+
+def test_settings_are_written_back_whole_and_rebuilt() -> None:
+    built = Outer("t", several=(Correct(), RandomK(2)), other=Inner(rate=0.5), path=Path("x"), names=("a",))
+    written = config.settings_of(built)
+    assert written["several"] == [{"name": "correct", "unlabelled": "keep"}, {"name": "random_k", "k": 2}]
+    assert written["train"] == {"steps": 100, "rate": 1e-3, "schedule": "linear"}
+    assert config.build(Outer, written) == built
+    assert config.rebuild("curation", config.settings_of(RandomK(4))) == RandomK(4)
+    with pytest.raises(ConfigError, match="unknown curation 'nosuch'"):
+        config.rebuild("curation", {"name": "nosuch"})
+
+
+@given(st.builds(Inner, st.integers(), st.floats(allow_nan=False), st.sampled_from(["linear", "constant"])))
+def test_round_trip(inner: Inner) -> None:
+    assert config.build(Inner, config.settings_of(inner)) == inner
+
+
+# --- run files ---
+
+
+def test_yaml_as_people_mean_it() -> None:
+    text = "choices: [yes, no, on, off, y, n]\nrate: 5e-5\nzip: 0123\nday: 2026-11-20\nat: 1:30\nnone: null\nempty:\n"
+    assert runfile.parse(text) == {
+        "choices": ["yes", "no", "on", "off", "y", "n"],
+        "rate": 5e-5,
+        "zip": "0123",
+        "day": "2026-11-20",
+        "at": "1:30",
+        "none": None,
+        "empty": None,
+    }
+    numbers = runfile.parse("[1, -2, +3, 1.5, .5, 1., 1e3, -1.5E-3, .inf, -.inf, true, False, 'true', 1_000]")
+    assert numbers == [
+        1,
+        -2,
+        3,
+        1.5,
+        0.5,
+        1.0,
+        1000.0,
+        -0.0015,
+        float("inf"),
+        float("-inf"),
+        True,
+        False,
+        "true",
+        "1_000",
+    ]
+    assert [type(one) for one in numbers[:2]] == [int, int]
+
+
+def test_anchors_and_merges_work() -> None:
+    assert runfile.parse("a: &x {k: 1, l: 2}\nb: {<<: *x, k: 3}") == {"a": {"k": 1, "l": 2}, "b": {"k": 3, "l": 2}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1", r"run\.yaml:\d+: is not YAML"),
+        (b"a: 1\nb:\n  c: 1\n  c: 2\n", r"run\.yaml:4: is not YAML: 'c' is given twice"),
+        (
+            b"a: !!python/object/apply:os.system ['true']\n",
+            r"run\.yaml:1: is not YAML: could not determine a constructor",
+        ),
+        (b"\xff\xfe\x00", r"run\.yaml: is not UTF-8"),
+        (b"a: b: c\n", r"run\.yaml:1: is not YAML: mapping values"),
+        (b"- a\n", r"run\.yaml: a mapping of settings was expected, not a list"),
+        (b"a: " + b"9" * 5000, r"run\.yaml: is not YAML"),
+    ],
+)
+def test_bad_run_files(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        config.load(path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.yaml: cannot be read \(No such file or directory\)"):
+        config.load(tmp_path / "run.yaml")
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert config.load(tmp_path / "empty.yaml") == {}
+
+
+def test_assignments_reach_into_mappings_components_and_lists(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("task: nli\ncuration: [correct, {name: length, high: 3}]\ntrain: {steps: 1}\n")
+    sets = ["task.size=500", "train.rate=5e-5", "curation.1.high=9", "curation.0=agree", "new.deep.key=[a, yes]", "x="]
+    assert config.load(path, sets) == {
+        "task": {"name": "nli", "size": 500},
+        "curation": ["agree", {"name": "length", "high": 9}],
+        "train": {"steps": 1, "rate": 5e-5},
+        "new": {"deep": {"key": ["a", "yes"]}},
+        "x": "",
+    }
+    assert config.load(path, ["curation.1=agree"])["curation"][1] == {"name": "agree"}
+    assert config.load(path, ["task={name: sums, size: 3}", "task.size=4"])["task"] == {"name": "sums", "size": 4}
+
+
+@pytest.mark.parametrize(
+    "assignment", ["steps", "=5", "a..b=1", ".a=1", "a.=1", "a=[1", "curation.2=agree", "curation.x.k=1"]
+)
+def test_malformed_assignments(assignment: str) -> None:
+    with pytest.raises(ConfigError, match="--set "):
+        runfile.assign({"curation": ["correct", "length"]}, assignment)
+
+
+def test_the_environment_fills_in_and_all_unset_names_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHERE", "http://127.0.0.1")
+    for name in ("NOT_SET_A", "NOT_SET_B"):
+        monkeypatch.delenv(name, raising=False)
+    path = tmp_path / "run.yaml"
+    path.write_text("teacher: {url: '${WHERE}/v1'}\nprompts: ['$${not a name}', '$5', '${', '${a b}']\n")
+    assert config.load(path) == {
+        "teacher": {"url": "http://127.0.0.1/v1"},
+        "prompts": ["${not a name}", "$5", "${", "${a b}"],
+    }
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, ["a=${NOT_SET_A}", "b.c=x${NOT_SET_B}y"])
+    assert caught.value.problems == [
+        "the settings name ${NOT_SET_A}, which is not set in the environment",
+        "the settings name ${NOT_SET_B}, which is not set in the environment",
+    ]
+
+
+def test_settings_stay_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.build(Outer, {"task": "t"}).task = "u"  # type: ignore[misc]
