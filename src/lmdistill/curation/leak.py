@@ -1,0 +1,59 @@
+"""Drop what explains nothing."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from lmdistill.curation import Curation
+from lmdistill.curation._words import shingles, words
+from lmdistill.errors import ConfigError
+from lmdistill.tasks import Task
+from lmdistill.types import Annotation, Rationale
+
+FRAME = frozenset(
+    """a an and answer answers are as be because but by choice correct final for given hence here i in is it its
+    may must my of on option or question right should so solution that the then there therefore think
+    this thus to true was we which will would yes""".split()  # noqa: SIM905
+)
+"""Words that carry no reason of their own."""
+
+
+@dataclass(frozen=True)
+class Leak(Curation):
+    """Drop rationales that merely state the answer, or merely copy the input.
+
+    Data:      needs rationales and the answer each led to
+    Equation:  own words = words of the rationale - words of its answer - empty words; copied = share of its runs of
+               three words that stand in the input
+    Differs:   (no paper) DSS and KARD train on such rationales as they come
+    """
+
+    own_words: int = 2
+    """Fewer own words than this merely state the answer."""
+    copied: float = 0.9
+    """The share of the rationale's runs of three words that may stand in the input; from it on it is a copy."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.copied <= 1:
+            raise ConfigError(f"copied: a share above 0 and up to 1 was expected, got {self.copied}")
+
+    def apply(self, annotation: Annotation, task: Task, rng: random.Random) -> Annotation:
+        source = words(annotation.example.input)
+        known = {run for size in (1, 2, 3) for run in shingles(source, size)}
+        kept: list[Rationale] = []
+        dropped: list[tuple[Rationale, str]] = []
+        for one in annotation.rationales:
+            said = words(one.text)
+            shown = task.shown(annotation.example, one.answer) if one.answer is not None else ""
+            own = {word for word in said if word not in FRAME} - set(words(shown))
+            runs = shingles(said, 3)
+            if not said:
+                dropped.append((one, "empty"))
+            elif len(own) < self.own_words:
+                dropped.append((one, "merely states the answer"))
+            elif sum(run in known for run in runs) >= self.copied * len(runs):
+                dropped.append((one, "merely copies the input"))
+            else:
+                kept.append(one)
+        return annotation.with_rejected(kept, dropped)
