@@ -48,7 +48,9 @@ def text_in(said: str) -> Found:
 # --- choices ---------------------------------------------------------------------------------------------------------
 
 _LETTER = re.compile(
-    r"""\(([A-Za-z])\) | ["'“‘]([A-Za-z])["'”’.] | ^(?:(?:option|choice)\s+)?([A-Za-z])(?:[).:]*$|[).:](?=\s))""",
+    r"""\(([A-Za-z])\)
+    | (?<!\w)["'“‘]([A-Za-z])\.?["'”’](?!\w)
+    | ^(?:(?:option|choice)\s+)?([A-Za-z])(?:[).:]*$|[).:](?=\s))""",
     re.IGNORECASE | re.VERBOSE,
 )
 _REASON = re.compile(r"[,;]?\s+(?:because|since|due\s+to)\b|,\s+(?:as|which|where|who|when|so)\b", re.IGNORECASE)
@@ -78,9 +80,14 @@ def choice_in(said: str, choices: Sequence[str], *, lettered: bool = True, bare:
     whole = folded(line)
     if whole and whole in texts:
         return Found(choices[texts.index(whole)])
-    if bare:
-        return _bare_choice(line, choices, texts) if lettered else Found(None, "no answer cue")
     sentence = SENTENCE.split(line)[0]
+    if lettered:
+        for part in (line, sentence):
+            index = _whole_letter(part, texts)
+            if index is not None:
+                return Found(choices[index])
+    if bare:
+        return Found(None, "no answer cue")
     if folded(sentence) in texts:
         return Found(choices[texts.index(folded(sentence))])
     clause = _REASON.split(sentence)[0]
@@ -100,13 +107,14 @@ def choice_in(said: str, choices: Sequence[str], *, lettered: bool = True, bare:
     return Found(None, "names several choices" if named else "answer is not one of the choices")
 
 
-def _bare_choice(line: str, choices: Sequence[str], texts: Sequence[str]) -> Found:
+def _whole_letter(line: str, texts: Sequence[str]) -> int | None:
+    """The choice of a line that is nothing but its letter, with or without its text."""
     match = _WHOLE_LETTER.match(line)
     if match and (line[:1] == "(" or match["rest"] is None or re.match(r"\w[).:]", line)):
         index = ord(match[1].lower()) - ord("a")
-        if index < len(choices) and (not match["rest"] or folded(match["rest"]) == texts[index]):
-            return Found(choices[index])
-    return Found(None, "no answer cue")
+        if index < len(texts) and (not match["rest"] or folded(match["rest"]) == texts[index]):
+            return index
+    return None
 
 
 def _letters(sentence: str) -> list[int]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from lmdistill.answers import SENTENCE, Found, choice_in, folded, line_in
+from lmdistill.answers import SENTENCE, Found, choice_in, folded, line_in, text_in
 from lmdistill.types import Parsed
 
 Reader = Callable[[str], Found]
@@ -98,6 +98,25 @@ def read_answer(
     if not cues:
         return _bare(body, choices, lettered)
     return Parsed(_rationale(body, cues[0].start), None, (conclusive or found)[-1][1].reason)
+
+
+def read_text(text: str, *, cue: str, bare: bool = False, run_on: Sequence[str] = ()) -> Parsed:
+    """Split a completion whose answer is a text of its own at the task's own cue, and at nothing else.
+
+    Args:
+        bare: whether a completion without the cue is all answer.
+
+    >>> read_text("It rained. Summary: A wet day. So the answer is no.", cue="Summary:")
+    Parsed(rationale='It rained.', answer='A wet day. So the answer is no.', reason=None)
+    """
+    body = cut_run_on(text, run_on)
+    if not body:
+        return Parsed("", None, "empty")
+    match = _own_cue(cue).search(body)
+    if match is None:
+        return Parsed("", body) if bare else Parsed(_rationale(body, len(body)), None, "no answer cue")
+    found = text_in(body[match.end() :])
+    return Parsed(_rationale(body, match.start()), found.answer, found.reason)
 
 
 def cut_run_on(text: str, run_on: Sequence[str] = RUN_ON) -> str:

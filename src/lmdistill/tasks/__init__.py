@@ -20,7 +20,7 @@ from typing import Literal
 from lmdistill import arithmetic
 from lmdistill.answers import Found, canonical_value, choice_in, line_in, text_in, value_in
 from lmdistill.errors import UnknownName
-from lmdistill.reading import RUN_ON, read_answer
+from lmdistill.reading import RUN_ON, read_answer, read_text
 from lmdistill.types import Example, Parsed, Passage
 
 SPLITS = ("train", "valid", "test", "unlabelled")
@@ -48,6 +48,8 @@ class Task(ABC):
     """Whether the choices stand in the input with letters, so that '(b)' is an answer."""
     reads: Reads = "line"
     """How an answer is read where an example has no choices: the rest of the line, all the rest, or a number."""
+    bare: bool = False
+    """Whether a completion without the cue is all answer; only where `reads` is 'text'."""
     run_on: tuple[str, ...] = RUN_ON
     """Beginnings of a line at which a completion has gone on to a next, invented question."""
 
@@ -89,6 +91,8 @@ class Task(ABC):
 
     def parse(self, example: Example, text: str) -> Parsed:
         """Read a rationale and an answer out of a completion; never raises."""
+        if self.reads == "text" and not example.choices:
+            return read_text(text, cue=self.answer_cue, bare=self.bare, run_on=self.run_on)
         return read_answer(
             text,
             example.choices,
