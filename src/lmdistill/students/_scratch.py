@@ -25,6 +25,17 @@ SIZES = {
     "large": Size(512, 2048, 8, 6),
 }
 
+RATES = (
+    "dropout_rate",
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "resid_pdrop",
+    "embd_pdrop",
+    "attn_pdrop",
+)
+"""What models call their dropout rates."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -65,3 +76,25 @@ def size_of(preset: str) -> Size:
     if preset not in SIZES:
         raise ConfigError(f"student.preset: {preset!r} is not one of {', '.join(SIZES)}")
     return SIZES[preset]
+
+
+def set_dropout(model: Any, rate: float) -> None:
+    """Set every dropout of a model.
+
+    Raises:
+        ConfigError: the rate is not in [0, 1).
+    """
+    import torch
+
+    if not 0 <= rate < 1:
+        raise ConfigError(f"student.dropout: {rate} is not in [0, 1)")
+    for name in RATES:
+        if hasattr(model.config, name):
+            setattr(model.config, name, rate)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = rate
+            continue
+        for name in RATES:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, rate)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from lmdistill.errors import DataError, StoreError
 from lmdistill.losses.token import linear_nll
-from lmdistill.students import IGNORED, Batch, Scored, Targets
+from lmdistill.students import IGNORED, Batch, Scored, Targets, _lora
+from lmdistill.students._noise import seeded
 from lmdistill.types import Completion, Item, Sampling, View
 
 Overflow = Literal["middle", "refuse"]
@@ -30,6 +31,10 @@ NLL = frozenset({"nll"})
 class TextStudent(nn.Module):
     """A transformers model with its tokenizer, as the loop and the objectives see it."""
 
+    pads_left = False
+    """Whether sources are padded on their left, so that a target can follow each of them at once."""
+    sharing: str = "none"
+
     def __init__(self, model: Any, tokenizer: Any, *, max_source: int, max_target: int, overflow: Overflow) -> None:
         super().__init__()
         self.model = model
@@ -37,6 +42,7 @@ class TextStudent(nn.Module):
         self.max_source, self.max_target, self.overflow = max_source, max_target, overflow
         self.shortened: dict[str, int] = {"source": 0, "target": 0}
         self._tokens: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._seeds: Sequence[int] | None = None  # one for each prompt that is being answered
         self._selected: Tensor | None = None  # [R, T] bool: positions the head reads
         self._hidden: Tensor | None = None  # [N, D]: what it would have read
         model.get_output_embeddings().register_forward_pre_hook(self._select)
@@ -50,6 +56,11 @@ class TextStudent(nn.Module):
     @property
     def eos(self) -> int:
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end a text, the one that targets are trained with first."""
+        return (self.eos,)
 
     @property
     def device(self) -> torch.device:
@@ -105,7 +116,7 @@ class TextStudent(nn.Module):
             for view in own:
                 sources.setdefault(view.source, len(sources))
                 rows.setdefault(view.role, []).append((view, index))
-        ids, mask = self.padded([self.tokens("source", source) for source in sources], self.pad)
+        ids, mask = self.padded([self.tokens("source", source) for source in sources], self.pad, left=self.pads_left)
         targets = {}
         for role, pairs in rows.items():
             labels, _ = self.padded([self.tokens("target", view.target) for view, _ in pairs], IGNORED)
@@ -146,22 +157,26 @@ class TextStudent(nn.Module):
         chosen = [role for role in (batch.targets if roles is None else roles) if role in batch.targets]
         keep_layers = bool(want & {"layers", "attention"})
         out: dict[str, Scored] = {}
-        for role, hidden, output in self.decode_rows(batch, chosen, keep_layers):
-            labels = batch.targets[role].labels
-            mask = labels != IGNORED
-            scored = Scored(None, mask)
-            if "nll" in want:
-                # A row [R, T] is filled by index, so that padding costs nothing and is exactly 0.
-                flat = self._nll(hidden, labels[mask])
-                scored.nll = flat.new_zeros(mask.shape).masked_scatter(mask, flat)
+        hidden: dict[str, Tensor] = {}
+        for role, states, output in self.decode_rows(batch, chosen, keep_layers):
+            hidden[role] = states
+            out[role] = Scored(None, batch.targets[role].labels != IGNORED)
             if "logits" in want:
-                scored.logits = self.head(hidden)
+                out[role].logits = self.head(states)
             if "hidden" in want:
-                scored.hidden = hidden
+                out[role].hidden = states
             if keep_layers:
-                scored.layers = _layers(output)
-            out[role] = scored
+                out[role].layers = _layers(output)
+        if "nll" in want and chosen:
+            self._score(batch, hidden, out)
         return out
+
+    def _score(self, batch: Batch, hidden: dict[str, Tensor], out: dict[str, Scored]) -> None:
+        """Fill in the nll of every role: one pass through the vocabulary for all of them together."""
+        labels = [batch.targets[role].labels[one.mask] for role, one in out.items()]
+        flat = self._nll(torch.cat([hidden[role] for role in out]), torch.cat(labels))
+        for one, own in zip(out.values(), flat.split([len(one) for one in labels]), strict=True):
+            one.nll = own.new_zeros(one.mask.shape).masked_scatter(one.mask, own)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] of hidden states [N, D]."""
@@ -226,8 +241,15 @@ class TextStudent(nn.Module):
     # --- writing ---
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[str], sampling: Sampling, *, batch_size: int = 64) -> list[list[Completion]]:
-        """See `lmdistill.students.Generator`; longest prompts first, so that memory runs out at once or never."""
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, *, batch_size: int = 64, seeds: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
+        """See `lmdistill.students.Student.generate`; longest prompts first: memory runs out at once or never."""
+        if seeds is not None and sampling.n > 1:
+            every = [prompt for prompt in prompts for _ in range(sampling.n)]
+            own = [seed + i for seed in seeds for i in range(sampling.n)]
+            flat = self.generate(every, replace(sampling, n=1), batch_size=batch_size, seeds=own)
+            return [[one for (one,) in flat[i : i + sampling.n]] for i in range(0, len(flat), sampling.n)]
         training = self.training
         self.eval()
         order = sorted(range(len(prompts)), key=lambda i: -len(self.tokens("source", prompts[i])))
@@ -238,8 +260,10 @@ class TextStudent(nn.Module):
                 chunk = order[start : start + rows]
                 if sampling.seed is not None:
                     torch.manual_seed(sampling.seed + start)
+                self._seeds = None if seeds is None else [seeds[i] for i in chunk]
                 for index, completions in zip(chunk, self._write([prompts[i] for i in chunk], sampling), strict=True):
                     out[index] = completions
+        self._seeds = None
         self.train(training)
         return out
 
@@ -256,7 +280,7 @@ class TextStudent(nn.Module):
         rows = self._new_tokens(prompts, sampling)
         completions = []
         for row in rows:
-            finished = bool(row) and row[-1] == self.eos
+            finished = bool(row) and row[-1] in self.ends
             text = self.tokenizer.decode(row, skip_special_tokens=True).strip()
             for stop in sampling.stop:
                 if stop in text:
@@ -272,10 +296,14 @@ class TextStudent(nn.Module):
             "num_beams": max(sampling.beams, 1),
             "do_sample": sampling.temperature > 0,
             "pad_token_id": self.pad,
-            "eos_token_id": self.eos,
+            "eos_token_id": list(self.ends),
         }
         if sampling.temperature > 0:
             settings |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+            if self._seeds is not None:
+                for unused in ("temperature", "top_k", "top_p"):
+                    del settings[unused]
+                settings |= seeded(sampling, self._seeds)
         elif sampling.n > settings["num_beams"]:
             settings["num_return_sequences"] = 1
         if sampling.stop:
@@ -286,18 +314,22 @@ class TextStudent(nn.Module):
         """Rows of new token ids cut after their end of sequence; greedy samples are the same one n times."""
         rows = []
         for row in sequences.tolist():
-            end = row.index(self.eos) + 1 if self.eos in row else len(row)
-            rows.append([token for token in row[:end] if token != self.pad or token == self.eos])
+            end = next((i + 1 for i, token in enumerate(row) if token in self.ends), len(row))
+            rows.append([token for token in row[:end] if token != self.pad or token in self.ends])
         if sampling.temperature == 0 and sampling.n > max(sampling.beams, 1):
             return [row for row in rows for _ in range(sampling.n)]
         return rows
 
     def save(self, folder: Path) -> None:
-        """An ordinary transformers folder: safetensors, tokenizer, configuration, generation configuration."""
+        """An ordinary transformers folder: safetensors, tokenizer, configuration, generation configuration.
+
+        Adapters are merged into the weights, so the folder stands alone, and lie in `folder/adapter` too.
+        """
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, state_dict=_lora.merged(self.model))
+        _lora.save(self.model, folder / "adapter")
         self.tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
@@ -308,6 +340,8 @@ class TextStudent(nn.Module):
         """
         from safetensors.torch import load_model
 
+        if _lora.load(self.model, folder / "adapter"):
+            return
         path = folder / "model.safetensors"
         if not path.exists():
             raise StoreError(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lmdistill.errors import ConfigError
-from lmdistill.students import IGNORED, Batch, StudentSettings
+from lmdistill.students import IGNORED, Batch, StudentSettings, Targets, _lora, _sharing
 from lmdistill.students import _vocabulary as vocabularies
-from lmdistill.students._scratch import Checkpoint, load_pretrained, size_of
+from lmdistill.students._lora import Lora
+from lmdistill.students._scratch import Checkpoint, load_pretrained, set_dropout, size_of
 from lmdistill.students._text import Overflow, TextStudent
 from lmdistill.types import Sampling
 
@@ -23,7 +23,9 @@ class Seq2seq(StudentSettings):
 
     `model` is a folder or Hub id of any transformers encoder-decoder; without it `preset` makes a small T5 from random
     weights whose `vocabulary` is 'word', 'subword', or the path of a sentencepiece model (trimmed to the pieces in use
-    unless `trim` is false). `dropout` None keeps the checkpoint's own. Limits count tokens.
+    unless `trim` is false). `dropout` None keeps the checkpoint's own. Limits count tokens. `sharing`: the targets of
+    one source share its encoder pass and the keys and values of the decoder's cross-attention ('full'), the encoder
+    pass alone ('encoder'), or nothing ('none'); the result is the same.
     """
 
     model: str | None = None
@@ -37,6 +39,8 @@ class Seq2seq(StudentSettings):
     max_target: int = 256
     overflow: Overflow = "middle"
     attention: str = "sdpa"
+    sharing: Literal["full", "encoder", "none"] = "full"
+    lora: Lora | None = None
 
     def open(self, texts: Iterable[str] = (), seed: int = 0) -> Seq2seqStudent:
         """See `StudentSettings.open`."""
@@ -47,12 +51,13 @@ class Seq2seq(StudentSettings):
             checkpoint = Checkpoint(self.model, self.revision)
             model, tokenizer = load_pretrained(AutoModelForSeq2SeqLM, checkpoint, **options)
             if self.dropout is not None:
-                _set_dropout(model, self.dropout)
+                set_dropout(model, self.dropout)
         else:
             tokenizer = vocabularies.build(self.vocabulary, texts, size=self.vocabulary_size, trim=self.trim)
             model = self._scratch(len(tokenizer), seed)
         limits = {"max_source": self.max_source, "max_target": self.max_target}
-        return Seq2seqStudent(model, tokenizer, overflow=self.overflow, **limits)
+        _lora.add(model, self.lora, seed)
+        return Seq2seqStudent(model, tokenizer, overflow=self.overflow, sharing=self.sharing, **limits)
 
     def _scratch(self, vocabulary: int, seed: int) -> Any:
         from transformers import T5Config, T5ForConditionalGeneration
@@ -82,6 +87,13 @@ class Seq2seq(StudentSettings):
 class Seq2seqStudent(TextStudent):
     """An encoder-decoder as a student: every distinct source of a batch goes through the encoder once."""
 
+    def __init__(self, model: Any, tokenizer: Any, *, sharing: str = "full", **limits: Any) -> None:
+        super().__init__(model, tokenizer, **limits)
+        self.crossing = _sharing.CrossAttentions(model)
+        self.sharing = sharing
+        if sharing == "full":
+            _sharing.fall_back(self, "encoder", self.crossing.refusal(model) or _sharing.differs(self, "none"))
+
     def source_tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text)["input_ids"])
 
@@ -90,32 +102,51 @@ class Seq2seqStudent(TextStudent):
         return ids if ids and ids[-1] == self.eos else [*ids, self.eos]
 
     def decode_rows(self, batch: Batch, roles: Sequence[str], keep_layers: bool) -> Iterator[tuple[str, Tensor, Any]]:
-        from transformers.modeling_outputs import BaseModelOutput
-
         kept = {"output_hidden_states": True, "output_attentions": True} if keep_layers else {}
-        encoded = self.model.get_encoder()(input_ids=batch.source_ids, attention_mask=batch.source_mask, **kept)
+        whole = None if self.sharing == "none" else self._encoded(batch.source_ids, batch.source_mask, kept)
         for role in roles:
             rows = batch.targets[role]
-            mask = rows.labels != IGNORED
-            states = BaseModelOutput(last_hidden_state=_take(encoded.last_hidden_state, rows.source))
-            for name in ("hidden_states", "attentions"):
-                if keep_layers and encoded.get(name) is not None:
-                    states[name] = tuple(_take(layer, rows.source) for layer in encoded[name])
-            with self.selecting(mask) as taken:
-                output = self.model(
-                    encoder_outputs=states,
-                    attention_mask=_take(batch.source_mask, rows.source),
-                    decoder_input_ids=self.model.prepare_decoder_input_ids_from_labels(labels=rows.labels),
-                    use_cache=False,
-                    **kept,
-                )
-                yield role, taken(), output
+            fold = _sharing.fold_rows(rows.source) if self.sharing == "full" and not keep_layers else None
+            if whole is not None and fold is not None:
+                states = {"last_hidden_state": _take(whole.last_hidden_state, fold.sources)}
+                with self.crossing.folding(fold, _take(batch.source_mask, fold.sources)):
+                    yield role, *self._decoded(rows, states, None, kept)
+                continue
+            mask = _take(batch.source_mask, rows.source)
+            encoded = self._encoded(_take(batch.source_ids, rows.source), mask, kept) if whole is None else whole
+            states = {"last_hidden_state": encoded.last_hidden_state}
+            states |= {name: encoded[name] for name in ("hidden_states", "attentions") if keep_layers}
+            if whole is not None:
+                states = {name: _taken(state, rows.source) for name, state in states.items() if state is not None}
+            yield role, *self._decoded(rows, states, mask, kept)
+
+    def _encoded(self, ids: Tensor, mask: Tensor, kept: dict[str, bool]) -> Any:
+        return self.model.get_encoder()(input_ids=ids, attention_mask=mask, **kept)
+
+    def _decoded(
+        self, rows: Targets, states: dict[str, Any], mask: Tensor | None, kept: dict[str, bool]
+    ) -> tuple[Tensor, Any]:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        with self.selecting(rows.labels != IGNORED) as taken:
+            output = self.model(
+                encoder_outputs=BaseModelOutput(**states),
+                attention_mask=mask,
+                decoder_input_ids=self.model.prepare_decoder_input_ids_from_labels(labels=rows.labels),
+                use_cache=False,
+                **kept,
+            )
+            return taken(), output
 
     def _new_tokens(self, prompts: Sequence[str], sampling: Sampling) -> list[list[int]]:
         ids, mask = self.padded([self.tokens("source", prompt) for prompt in prompts], self.pad)
         settings = self.generation_settings(sampling)
         sequences = self.model.generate(ids.to(self.device), attention_mask=mask.to(self.device), **settings)
         return self.trimmed_rows(sequences[:, 1:], sampling)
+
+
+def _taken(states: Any, rows: Tensor) -> Any:
+    return tuple(_take(layer, rows) for layer in states) if isinstance(states, tuple) else _take(states, rows)
 
 
 def _take(tensor: Tensor, rows: Tensor) -> Tensor:
@@ -125,16 +156,3 @@ def _take(tensor: Tensor, rows: Tensor) -> Tensor:
     if n <= tensor.shape[0] - first and bool((rows == torch.arange(first, first + n, device=rows.device)).all()):
         return tensor[first : first + n]
     return tensor.index_select(0, rows)
-
-
-def _set_dropout(model: Any, rate: float) -> None:
-    if not 0 <= rate < 1:
-        raise ConfigError(f"student.dropout: {rate} is not in [0, 1)")
-    for name in ("dropout_rate", "dropout", "attention_dropout", "activation_dropout"):
-        if hasattr(model.config, name):
-            setattr(model.config, name, rate)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = rate
-        elif isinstance(getattr(module, "dropout", None), float):
-            module.dropout = rate
