@@ -28,7 +28,7 @@ class RationaleThenLabel(Objective):
     """
 
     cue: str = "So the answer is:"
-    labels: Literal["rationale", "gold", "teacher"] = "rationale"
+    labels: Literal["rationale", "gold", "teacher", "gold_or_teacher"] = "rationale"
     rationales: Selection = "one"
     prefix: str = ""
     reduction: Reduction = "token"

@@ -175,7 +175,7 @@ class TextStudent(nn.Module):
         """Fill in the nll of every role: one pass through the vocabulary for all of them together."""
         labels = [batch.targets[role].labels[one.mask] for role, one in out.items()]
         flat = self._nll(torch.cat([hidden[role] for role in out]), torch.cat(labels))
-        for one, own in zip(out.values(), flat.split([len(one) for one in labels]), strict=True):
+        for one, own in zip(out.values(), torch.split(flat, [len(one) for one in labels]), strict=True):
             one.nll = own.new_zeros(one.mask.shape).masked_scatter(one.mask, own)
 
     def head(self, hidden: Tensor) -> Tensor:
