@@ -17,18 +17,28 @@ from lmdistill.prompting import Prompter
 from lmdistill.response_cache import ResponseCache, Stored
 from lmdistill.teachers import Reply, Request, Teacher, keep
 from lmdistill.types import Completion, Example, Sampling
-from lmdistill.wire import Prompt
+
+Tell = Callable[[int, int], None]
+"""Hears the index of an example, and which of its samples came to an end."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """How far a sample is: what was said, what must be asked next (None: nothing), and whether the last text was cut
-    off although it had more room. `paid` are the answers behind it, those that were cut off too."""
+    off. `paid` are the answers behind it, also one that was cut off and asked again."""
 
     said: tuple[Completion, ...] = ()
     lacks: Request | None = None
     truncated: bool = False
     paid: tuple[Stored, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A sample that waits for an answer."""
+
+    index: int
+    sample: int
 
 
 @dataclass
@@ -40,24 +50,24 @@ class Asking:
     sampling: Sampling
     cache: ResponseCache
     examples: Sequence[Example]
-    failures: dict[tuple[str, int], str] = field(default_factory=dict)
-    asked: int = 0
+    failures: dict[tuple[int, int], str] = field(default_factory=dict)
     found: int = 0
-    truncated: int = 0
 
     def __post_init__(self) -> None:
         self._one = replace(self.prompter.sampling(self.sampling), n=1)
-        self._waiting: dict[tuple[str, int], list[tuple[Example, int]]] = {}
+        self._more_room = self.prompter.prompting.more_room
+        self._waiting: dict[tuple[str, int], list[Wanted]] = {}
         self._next: collections.deque[Request] = collections.deque()
         self._out = 0
         self._changed = asyncio.Event()
-        self._memo: tuple[Example, Prompt, Request] | None = None
+        self._firsts: dict[int, Request] = {}  # first requests of the examples that are being asked
 
     # --- the state of a sample ---
 
-    def state(self, example: Example, sample: int) -> State:
-        """Walk through what is stored of a sample."""
-        request = self._first(example, sample)
+    def state(self, index: int, sample: int) -> State:
+        """Walk through what is stored of a sample of an example."""
+        example = self.examples[index]
+        request = self._first(index, example, sample)
         paid: list[Stored] = []
         said: list[Completion] = []
         truncated = False
@@ -66,39 +76,39 @@ class Asking:
                 prompt = self.prompter.follow(example, request.prompt, said[-1].text)
                 request = self.teacher.request(prompt, self._one, example)
             found = self.cache.find(request.key, sample)
-            if found is not None and self._cut(found) and self.prompter.prompting.more_room > 1:
+            if found is not None and found.completion.finish_reason == "length" and self._more_room > 1:
                 paid.append(found)
-                first, request = found, self._roomier(request)
+                short, request = found.completion, self._roomier(request)
                 found = self.cache.find(request.key, sample)
                 if found is None:  # what was said so far is kept, should there be no more
-                    return State((*said, first.completion), request, True, tuple(paid))
+                    return State((*said, short), request, True, tuple(paid))
             if found is None:
                 return State(tuple(said), request, truncated, tuple(paid))
-            truncated = truncated or self._cut(found)
+            truncated = truncated or found.completion.finish_reason == "length"
             said.append(found.completion)
             paid.append(found)
         return State(tuple(said), None, truncated, tuple(paid))
 
-    def _first(self, example: Example, sample: int) -> Request:
-        memo = self._memo
-        if memo is not None and memo[0] is example and not self.prompter.per_sample:
-            return memo[2]
-        prompt = self.prompter.ask(example, sample)
-        request = self.teacher.request(prompt, self._one, example)
-        self._memo = (example, prompt, request)
+    def _first(self, index: int, example: Example, sample: int) -> Request:
+        if self.prompter.per_sample:
+            return self.teacher.request(self.prompter.ask(example, sample), self._one, example)
+        request = self._firsts.get(index)
+        if request is None:
+            request = self._firsts[index] = self.teacher.request(self.prompter.ask(example), self._one, example)
         return request
 
-    def _cut(self, stored: Stored) -> bool:
-        return stored.completion.finish_reason == "length"
+    def forget(self, index: int) -> None:
+        """An example is done with."""
+        self._firsts.pop(index, None)
 
     def _roomier(self, request: Request) -> Request:
-        room = int(request.sampling.max_tokens * self.prompter.prompting.more_room)
+        room = int(request.sampling.max_tokens * self._more_room)
         return self.teacher.request(request.prompt, replace(request.sampling, max_tokens=room), request.example)
 
     # --- asking ---
 
-    async def fill(self, tell: Callable[[int], None]) -> None:
-        """Ask for everything that the cache lacks; `tell` hears how many samples came to an end.
+    async def fill(self, tell: Tell) -> None:
+        """Ask for everything that the cache lacks.
 
         Raises:
             TeacherError: the teacher cannot go on. BudgetReached: a cap would be passed.
@@ -108,9 +118,9 @@ class Asking:
             contextlib.aclosing(self.teacher.answers(source)) as replies,
         ):
             async for reply in replies:
-                tell(self._take(reply))
+                self._take(reply, tell)
 
-    async def _source(self, tell: Callable[[int], None]) -> AsyncGenerator[Request, None]:
+    async def _source(self, tell: Tell) -> AsyncGenerator[Request, None]:
         missing = self._missing(tell)
         while True:
             if not self._next:
@@ -122,7 +132,6 @@ class Asking:
                     continue
             if self._next:
                 self._out += 1
-                self.asked += 1
                 yield self._next.popleft()
             elif self._out:
                 self._changed.clear()
@@ -130,60 +139,61 @@ class Asking:
             else:
                 return
 
-    def _missing(self, tell: Callable[[int], None]) -> Iterator[list[Request]]:
+    def _missing(self, tell: Tell) -> Iterator[list[Request]]:
         """What each example lacks; an empty list now and then where nothing is."""
-        complete = 0
-        for count, example in enumerate(self.examples):
-            steps = [(sample, self.state(example, sample)) for sample in range(self.sampling.n)]
-            lacking = [(example, sample, state.lacks) for sample, state in steps if state.lacks is not None]
-            self.found += len(steps) - len(lacking)
-            complete += len(steps) - len(lacking)
+        for index in range(len(self.examples)):
+            lacking = []
+            for sample in range(self.sampling.n):
+                state = self.state(index, sample)
+                if state.lacks is None:
+                    self.found += 1
+                    tell(index, sample)
+                else:
+                    lacking.append((Wanted(index, sample), state.lacks))
             if lacking:
                 yield self._grouped(lacking)
-            if count % 50 == 49:
-                tell(complete)
-                complete = 0
+            if index % 50 == 49:
                 yield []
-        tell(complete)
 
-    def _grouped(self, lacking: Iterable[tuple[Example, int, Request]]) -> list[Request]:
+    def _grouped(self, lacking: Iterable[tuple[Wanted, Request]]) -> list[Request]:
         """Requests for samples, those of one prompt together; what is already on its way is waited for."""
         groups: dict[str, tuple[Request, list[int]]] = {}
-        for example, sample, request in lacking:
-            waiting = self._waiting.setdefault((request.key, sample), [])
-            waiting.append((example, sample))
+        for wanted, request in lacking:
+            waiting = self._waiting.setdefault((request.key, wanted.sample), [])
+            waiting.append(wanted)
             if len(waiting) == 1:
-                groups.setdefault(request.key, (request, []))[1].append(sample)
+                groups.setdefault(request.key, (request, []))[1].append(wanted.sample)
         requests = []
         for request, samples in groups.values():
+            if samples == [0]:
+                requests.append(request)
+                continue
             together = self.teacher.most_samples or len(samples)
             for run in _runs(samples) if "seed" in request.body else [samples]:
                 chunks = [run[at : at + together] for at in range(0, len(run), together)]
                 requests += [replace(request, samples=tuple(chunk)) for chunk in chunks]
         return requests
 
-    def _take(self, reply: Reply) -> int:
-        """Store a reply, find out what its samples lack now; how many came to an end."""
+    def _take(self, reply: Reply, tell: Tell) -> None:
+        """Store a reply and find out what its samples lack now."""
         self._out -= 1
         self._changed.set()
         request = reply.request
-        ended = 0
-        if reply.response is not None:
+        if reply.completions:
             keep(self.cache, self.teacher, reply)
         lacking = []
         for sample in request.samples:
-            for example, number in self._waiting.pop((request.key, sample), ()):
-                state = self.state(example, number)
+            for wanted in self._waiting.pop((request.key, sample), ()):
+                state = self.state(wanted.index, sample)
                 if state.lacks is None:
-                    ended += 1
-                    self.truncated += state.truncated
-                elif reply.response is None:
-                    ended += 1
-                    self.failures[example.id, number] = reply.reason or "no answer"
+                    tell(wanted.index, sample)
+                elif not reply.completions:
+                    self.failures[wanted.index, sample] = reply.reason or "no answer"
+                    tell(wanted.index, sample)
                 else:
-                    lacking.append((example, number, state.lacks))
-        self._next.extend(self._grouped(lacking))
-        return ended
+                    lacking.append((wanted, state.lacks))
+        if lacking:
+            self._next.extend(self._grouped(lacking))
 
 
 def _runs(samples: Sequence[int]) -> list[list[int]]:

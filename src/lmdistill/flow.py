@@ -88,11 +88,16 @@ class Flow(Generic[R]):
         self._last_answer = 0.0
         self._failures_since = 0
         self._stopped = asyncio.Event()
+        self._puller: asyncio.Task[Any] | None = None
         self._stop_error: TeacherError | None = None
 
     def stop(self) -> None:
         """Take no more requests and try none again; what is in flight comes to its end."""
+        if self._stopped.is_set():
+            return
         self._stopped.set()
+        if self._puller is not None and self._puller is not asyncio.current_task():
+            self._puller.cancel()
         while self._waiting:
             self._wake()
 
@@ -153,17 +158,17 @@ class Flow(Generic[R]):
         """The next request, or None at the end or when stopped meanwhile."""
         if self._stopped.is_set():
             return None
-        pulled = asyncio.ensure_future(anext(source, None))
-        if not pulled.done():
-            await asyncio.sleep(0)
-        if not pulled.done():
-            stopped = asyncio.ensure_future(self._stopped.wait())
-            await asyncio.wait((pulled, stopped), return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
-        if pulled.done():
-            return pulled.result()
-        pulled.cancel()
-        return None
+        self._puller = asyncio.current_task()
+        try:
+            return await anext(source, None)
+        except asyncio.CancelledError:
+            if not self._stopped.is_set():
+                raise
+            if self._puller is not None:
+                self._puller.uncancel()
+            return None  # stopped while there was nothing to take
+        finally:
+            self._puller = None
 
     async def _serve(
         self,

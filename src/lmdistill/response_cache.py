@@ -23,25 +23,23 @@ from lmdistill import wire
 from lmdistill.errors import StoreError
 from lmdistill.types import Completion, Usage
 
+# One row an answer. The samples of one response share it: it stands in the row whose `sample` is `holder`.
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS requests (key TEXT PRIMARY KEY, endpoint TEXT, model TEXT, body BLOB) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS responses (
-    id INTEGER PRIMARY KEY, key TEXT, at REAL, seconds REAL, body BLOB,
-    prompt_tokens INTEGER, completion_tokens INTEGER, cached_tokens INTEGER, batch INTEGER
-);
+CREATE TABLE IF NOT EXISTS places (id INTEGER PRIMARY KEY, endpoint TEXT, model TEXT, UNIQUE (endpoint, model));
 CREATE TABLE IF NOT EXISTS answers (
-    key TEXT, sample INTEGER, response INTEGER, choice INTEGER, PRIMARY KEY (key, sample)
-) WITHOUT ROWID;
+    id INTEGER PRIMARY KEY, key TEXT, sample INTEGER, holder INTEGER, choice INTEGER, place INTEGER, at REAL,
+    seconds REAL, batch INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER, cached_tokens INTEGER,
+    request BLOB, response BLOB, UNIQUE (key, sample)
+);
 CREATE TABLE IF NOT EXISTS batches (id TEXT PRIMARY KEY, endpoint TEXT, at REAL, state TEXT, members TEXT);
 """
+INSERT = "INSERT OR IGNORE INTO answers VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
 
 class Stored(NamedTuple):
-    """One answer as it was found: the completion, what its whole response billed, and how many answers shared it."""
+    """One answer as it was found; the completion that came first in its response carries the usage."""
 
     completion: Completion
-    response: int
-    usage: Usage | None
     seconds: float
     batch: bool
 
@@ -55,10 +53,11 @@ def default_path() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "lmdistill" / "responses.sqlite"
 
 
-def key_of(endpoint: str, model: str, body: Mapping[str, Any]) -> str:
+def key_of(endpoint: str, model: str, payload: bytes) -> str:
     """The key of a request, 32 hex digits: equal requests to equal endpoints have equal keys on every machine."""
-    text = json.dumps([endpoint, model, body], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+    found = hashlib.sha256(f"{endpoint}\n{model}\n".encode())
+    found.update(payload)
+    return found.hexdigest()[:32]
 
 
 class ResponseCache:
@@ -72,7 +71,9 @@ class ResponseCache:
         """
         self.path = path
         self._lock = threading.RLock()
-        self._last: tuple[int, list[Completion], Usage | None, float, bool] | None = None
+        self._places: dict[tuple[str, str], int] = {}
+        self._last: tuple[int, list[Completion]] | None = None
+        self._fresh: dict[tuple[str, int], Stored] = {}  # what was just stored is looked up next
         with self._errors():
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +90,16 @@ class ResponseCache:
         except (sqlite3.Error, OSError) as error:
             remedy = "free some space, or name another file (--cache, LMDISTILL_CACHE)"
             raise StoreError(f"the response cache {self.path} failed: {error}; {remedy}") from error
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
 
     def close(self) -> None:
         self._db.close()
@@ -108,123 +119,135 @@ class ResponseCache:
         *,
         endpoint: str,
         model: str,
-        request: Mapping[str, Any],
-        response: Mapping[str, Any],
+        request: bytes,
+        raw: bytes,
+        completions: Sequence[Completion],
         seconds: float,
         batch: bool = False,
     ) -> int:
-        """Keep a response; its choices become the answers of `samples`, in order. One commit.
+        """Keep a response; `completions`, read from it, become the answers of `samples`, in order. One commit.
 
         An answer that another process stored first stays as it is. Returns how many answers it brought.
         """
-        choices = len(wire.read_response(response))
-        usage = wire.read_usage(response)
+        usage = completions[0].usage
         counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) if usage else (None, None, None)
+        about = (time.time(), seconds, int(batch), *counts, _pack(request), _pack(raw))
         with self._errors():
-            db = self._db
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                db.execute("INSERT OR IGNORE INTO requests VALUES (?,?,?,?)", (key, endpoint, model, _pack(request)))
-                row = (key, time.time(), seconds, _pack(response), *counts, int(batch))
-                columns = "key, at, seconds, body, prompt_tokens, completion_tokens, cached_tokens, batch"
-                number = db.execute(f"INSERT INTO responses ({columns}) VALUES (?,?,?,?,?,?,?,?)", row).lastrowid
-                for choice, sample in enumerate(samples[:choices]):
-                    db.execute("INSERT OR IGNORE INTO answers VALUES (?,?,?,?)", (key, sample, number, choice))
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-        return min(choices, len(samples))
+            place = self._place(endpoint, model)
+            if len(samples) == 1:
+                new = self._db.execute(INSERT, (key, samples[0], samples[0], 0, place, *about)).rowcount == 1
+            else:
+                new = self._put_many(key, samples[: len(completions)], place, about)
+        if new:
+            if len(self._fresh) > 1000:
+                self._fresh.clear()
+            for completion, sample in zip(completions, samples, strict=False):
+                self._fresh[key, sample] = Stored(completion, seconds, batch)
+        return min(len(samples), len(completions))
+
+    def _put_many(self, key: str, samples: Sequence[int], place: int, about: tuple[Any, ...]) -> bool:
+        """Whether none of them was there before."""
+        with self._transaction():
+            known = {sample for (sample,) in self._db.execute("SELECT sample FROM answers WHERE key = ?", (key,))}
+            missing = [(choice, sample) for choice, sample in enumerate(samples) if sample not in known]
+            for choice, sample in missing:
+                holder = missing[0][1]
+                nothing = (*about[:3], None, None, None, None, None)
+                row = (key, sample, holder, choice, place, *(about if sample == holder else nothing))
+                self._db.execute(INSERT, row)
+        return len(missing) == len(samples)
+
+    def _place(self, endpoint: str, model: str) -> int:
+        found = self._places.get((endpoint, model))
+        if found is None:
+            self._db.execute("INSERT OR IGNORE INTO places (endpoint, model) VALUES (?,?)", (endpoint, model))
+            query = "SELECT id FROM places WHERE endpoint = ? AND model = ?"
+            found = self._places[endpoint, model] = int(self._db.execute(query, (endpoint, model)).fetchone()[0])
+        return found
 
     def find(self, key: str, sample: int) -> Stored | None:
         """The stored answer, or None."""
+        fresh = self._fresh.get((key, sample))
+        if fresh is not None:
+            return fresh
+        query = "SELECT id, sample, holder, choice, seconds, batch, response FROM answers WHERE key = ? AND sample = ?"
         with self._errors():
-            query = "SELECT response, choice FROM answers WHERE key = ? AND sample = ?"
             row = self._db.execute(query, (key, sample)).fetchone()
             if row is None:
                 return None
-            number, choice = row
-            if self._last is None or self._last[0] != number:  # the samples of one response are read in turn
-                query = "SELECT body, seconds, batch FROM responses WHERE id = ?"
-                body, seconds, batch = self._db.execute(query, (number,)).fetchone()
-                response = _unpack(body)
-                usage = wire.read_usage(response)
-                self._last = (number, wire.read_response(response), usage, seconds, bool(batch))
-            _, completions, usage, seconds, batch = self._last
-            return Stored(completions[choice], number, usage, seconds, batch)
+            _, own, holder, choice, seconds, batch, _ = row
+            if own != holder:
+                row = self._db.execute(query, (key, holder)).fetchone()
+            if self._last is None or self._last[0] != row[0]:  # the samples of one response are read in turn
+                self._last = (row[0], wire.read_response(json.loads(_unpack(row[6]))))
+            return Stored(self._last[1][choice], seconds, bool(batch))
 
     def count(self) -> int:
         """How many answers are stored."""
         with self._errors():
             return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
 
-    def means(self, endpoint: str, model: str) -> tuple[float, float] | None:
-        """Input and output tokens of an answer of this model, on average; None before the first."""
+    def means(self, endpoint: str, model: str) -> Usage | None:
+        """Tokens of a response of one sample of this model, on average over the last thousand; None before any."""
         query = """
-            SELECT avg(prompt_tokens), sum(completion_tokens) * 1.0 / sum(n) FROM (
-                SELECT r.prompt_tokens, r.completion_tokens,
-                       (SELECT count(*) FROM answers a WHERE a.response = r.id AND a.key = r.key) AS n
-                FROM responses r JOIN requests q ON q.key = r.key
-                WHERE q.endpoint = ? AND q.model = ? AND r.prompt_tokens IS NOT NULL ORDER BY r.id DESC LIMIT 1000
-            ) WHERE n > 0"""
+            SELECT avg(prompt_tokens), avg(completion_tokens), avg(cached_tokens) FROM (
+                SELECT a.* FROM answers a JOIN places p ON p.id = a.place
+                WHERE p.endpoint = ? AND p.model = ? AND a.prompt_tokens IS NOT NULL AND NOT EXISTS (
+                    SELECT 1 FROM answers b WHERE b.key = a.key AND b.holder = a.sample AND b.sample <> a.sample)
+                ORDER BY a.id DESC LIMIT 1000)"""
         with self._errors():
             row = self._db.execute(query, (endpoint, model)).fetchone()
-        return None if row is None or row[0] is None else (float(row[0]), float(row[1]))
+        return None if row[0] is None else Usage(*(round(value) for value in row))
 
     # --- looking and tidying ---
 
     def contents(self) -> list[dict[str, Any]]:
         """One row for each endpoint and model: answers, responses, tokens, first and last time."""
         query = """
-            SELECT q.endpoint, q.model, sum((SELECT count(*) FROM answers a WHERE a.response = r.id AND a.key = r.key)),
-                   count(r.id), sum(r.prompt_tokens), sum(r.completion_tokens), min(r.at), max(r.at)
-            FROM responses r JOIN requests q ON q.key = r.key GROUP BY q.endpoint, q.model ORDER BY 1, 2"""
+            SELECT p.endpoint, p.model, count(*), sum(a.sample = a.holder), sum(a.prompt_tokens),
+                   sum(a.completion_tokens), min(a.at), max(a.at)
+            FROM answers a JOIN places p ON p.id = a.place GROUP BY p.id ORDER BY 1, 2"""
         names = ("endpoint", "model", "answers", "responses", "prompt_tokens", "completion_tokens", "first", "last")
         with self._errors():
-            return [dict(zip(names, row, strict=True)) for row in self._db.execute(query)]
+            return [dict(zip(names, row, strict=True)) for row in self._db.execute(query).fetchall()]
 
     def entries(self, prefix: str = "", model: str | None = None) -> Iterator[dict[str, Any]]:
         """Stored requests with their responses, oldest first, whose key begins with `prefix`."""
         query = """
-            SELECT r.id, q.key, q.endpoint, q.model, q.body, r.body, r.at, r.seconds, r.batch
-            FROM responses r JOIN requests q ON q.key = r.key
-            WHERE q.key LIKE ? || '%' AND (? IS NULL OR q.model = ?) ORDER BY r.id"""
+            SELECT a.key, a.sample, p.endpoint, p.model, a.request, a.response, a.at, a.seconds, a.batch
+            FROM answers a JOIN places p ON p.id = a.place WHERE a.sample = a.holder
+            AND substr(a.key, 1, ?) = ? AND (? IS NULL OR p.model = ?) ORDER BY a.id"""
         with self._errors():
-            for number, key, endpoint, name, request, response, at, seconds, batch in self._db.execute(
-                query, (prefix, model, model)
-            ):
-                samples = self._db.execute(
-                    "SELECT sample FROM answers WHERE key = ? AND response = ? ORDER BY choice", (key, number)
-                ).fetchall()
+            for row in self._db.execute(query, (len(prefix), prefix, model, model)):
+                key, holder, endpoint, name, request, response, at, seconds, batch = row
+                own = "SELECT sample FROM answers WHERE key = ? AND holder = ? ORDER BY choice"
                 yield {
                     "key": key,
-                    "samples": [sample for (sample,) in samples],
+                    "samples": [sample for (sample,) in self._db.execute(own, (key, holder))],
                     "endpoint": endpoint,
                     "model": name,
                     "at": at,
                     "seconds": seconds,
                     "batch": bool(batch),
-                    "request": _unpack(request),
-                    "response": _unpack(response),
+                    "request": json.loads(_unpack(request)),
+                    "response": json.loads(_unpack(response)),
                 }
 
     def prune(self, *, before: float | None = None, model: str | None = None, endpoint: str | None = None) -> int:
-        """Forget responses that are older than a time, of a model, of an endpoint (all that are given must hold).
+        """Forget answers that are older than a time, of a model, of an endpoint (all that are given must hold).
 
         Returns how many answers were forgotten. The file shrinks.
         """
         where = """
-            SELECT r.id FROM responses r JOIN requests q ON q.key = r.key
-            WHERE (? IS NULL OR r.at < ?) AND (? IS NULL OR q.model = ?) AND (? IS NULL OR q.endpoint = ?)"""
-        values = (before, before, model, model, endpoint, endpoint)
+            (? IS NULL OR at < ?) AND place IN (
+                SELECT id FROM places WHERE (? IS NULL OR model = ?) AND (? IS NULL OR endpoint = ?))"""
         with self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            gone = self._db.execute(f"DELETE FROM answers WHERE response IN ({where})", values).rowcount
-            self._db.execute(f"DELETE FROM responses WHERE id IN ({where})", values)
-            self._db.execute("DELETE FROM requests WHERE key NOT IN (SELECT key FROM responses)")
-            self._db.execute("COMMIT")
+            with self._transaction():
+                values = (before, before, model, model, endpoint, endpoint)
+                gone = self._db.execute(f"DELETE FROM answers WHERE {where}", values).rowcount
             self._db.execute("VACUUM")
         self._last = None
+        self._fresh.clear()
         return gone
 
     # --- batches that the endpoint is working on ---
@@ -239,13 +262,14 @@ class ResponseCache:
         """Batches of an endpoint that are not done, oldest first."""
         query = "SELECT id, members FROM batches WHERE endpoint = ? AND state = 'open' ORDER BY at"
         with self._errors():
-            return [(number, json.loads(members)) for number, members in self._db.execute(query, (endpoint,))]
+            rows = self._db.execute(query, (endpoint,)).fetchall()
+        return [(number, json.loads(members)) for number, members in rows]
 
 
-def _pack(value: Mapping[str, Any]) -> bytes:
-    return zlib.compress(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass"), 1)
+def _pack(raw: bytes) -> bytes:
+    """JSON, compressed where that pays: what is not begins with '{'."""
+    return raw if len(raw) < 400 and raw[:1] == b"{" else zlib.compress(raw, 1)
 
 
-def _unpack(blob: bytes) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(zlib.decompress(blob).decode(errors="surrogatepass"))
-    return value
+def _unpack(blob: bytes) -> bytes:
+    return blob if blob[:1] == b"{" else zlib.decompress(blob)

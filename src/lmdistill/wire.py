@@ -6,6 +6,7 @@ Reading is pure: what was stored can be read again, by a better reader, without 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,14 @@ def shown(body: Mapping[str, Any]) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(map(str, prompt))
 
 
+def write_json(value: Mapping[str, Any]) -> bytes:
+    """JSON in UTF-8 with sorted keys: equal values have equal bytes. Half of a surrogate pair goes as an escape."""
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
 # --- responses -------------------------------------------------------------------------------------------------------
 
 
@@ -119,13 +128,14 @@ def read_response(response: Any) -> list[Completion]:
     Raises:
         ValueError: it is no response: the reason in words.
     """
-    if not isinstance(response, Mapping):
+    if not isinstance(response, dict):
         raise ValueError(f"a JSON object was expected, not a {type(response).__name__}")
     choices = response.get("choices")
-    if not isinstance(choices, Sequence) or isinstance(choices, str) or not choices:
+    if not isinstance(choices, list) or not choices:
         error = response.get("error")
         raise ValueError(f"no choices in the response{f': {error}' if error else ''}")
-    completions = [_completion(choice) for choice in sorted(choices, key=_index)]
+    ordered = sorted(choices, key=_index) if len(choices) > 1 else choices
+    completions = [_completion(choice) for choice in ordered]
     first = completions[0]
     usage = read_usage(response)
     completions[0] = Completion(first.text, first.logprob, first.tokens, first.finish_reason, usage, first.reasoning)
@@ -135,25 +145,25 @@ def read_response(response: Any) -> list[Completion]:
 def read_usage(response: Mapping[str, Any]) -> Usage | None:
     """What was billed, or None where the endpoint did not say."""
     usage = response.get("usage")
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else usage.get("prompt_cache_hit_tokens")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else usage.get("prompt_cache_hit_tokens")
     counts = [usage.get("prompt_tokens"), usage.get("completion_tokens"), cached]
     return Usage(*(count if isinstance(count, int) and count > 0 else 0 for count in counts))
 
 
 def _index(choice: Any) -> int:
-    index = choice.get("index") if isinstance(choice, Mapping) else None
+    index = choice.get("index") if isinstance(choice, dict) else None
     return index if isinstance(index, int) else 0
 
 
 def _completion(choice: Any) -> Completion:
-    if not isinstance(choice, Mapping):
+    if not isinstance(choice, dict):
         raise ValueError("a choice is not a JSON object")
     message = choice.get("message")
     reasoning = None
-    if isinstance(message, Mapping):
+    if isinstance(message, dict):
         text = _text(message.get("content")) or _text(message.get("refusal"))
         reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning")) or None
     elif "text" in choice:
@@ -172,16 +182,16 @@ def _completion(choice: Any) -> Completion:
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    if isinstance(content, Sequence):  # content in parts
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    if isinstance(content, list):  # content in parts
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     return ""
 
 
 def _tokens(logprobs: Any) -> tuple[TokenLogprob, ...]:
-    if not isinstance(logprobs, Mapping):
+    if not isinstance(logprobs, dict):
         return ()
     content = logprobs.get("content")
-    if isinstance(content, Sequence) and not isinstance(content, str):
+    if isinstance(content, list):
         return tuple(
             TokenLogprob(
                 str(token.get("token", "")),
@@ -189,7 +199,7 @@ def _tokens(logprobs: Any) -> tuple[TokenLogprob, ...]:
                 tuple((str(one["token"]), float(one["logprob"])) for one in token.get("top_logprobs") or ()),
             )
             for token in content
-            if isinstance(token, Mapping) and isinstance(token.get("logprob"), int | float)
+            if isinstance(token, dict) and isinstance(token.get("logprob"), int | float)
         )
     tokens, values = logprobs.get("tokens") or (), logprobs.get("token_logprobs") or ()
     tops = logprobs.get("top_logprobs") or [None] * len(tokens)

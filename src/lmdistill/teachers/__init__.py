@@ -24,31 +24,33 @@ from lmdistill.pricing import FREE, Ledger, Price
 from lmdistill.response_cache import ResponseCache, key_of
 from lmdistill.tasks import Task
 from lmdistill.types import Completion, Example, Sampling
-from lmdistill.wire import Prompt, plain, read_response
+from lmdistill.wire import Prompt, plain, read_response, write_json
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A question to a teacher: `body` is the full request without the number of samples, `key` its place in the
-    cache, `samples` the indices that are wanted of it."""
+    """A question to a teacher: `body` is the full request without the number of samples, `payload` the same in bytes,
+    `key` its place in the cache, `samples` the indices that are wanted of it."""
 
     example: Example
     prompt: Prompt
     sampling: Sampling
     body: Mapping[str, Any]
+    payload: bytes
     key: str
     samples: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The end of a request: a response whose choices answer `request.samples` in order (it may hold fewer), or the
-    reason why there is none."""
+    """The end of a request: the raw response and the completions read from it, which answer `request.samples` in order
+    (there may be fewer), or the reason why there is none."""
 
     request: Request
-    response: Mapping[str, Any] | None
+    raw: bytes = b""
+    completions: Sequence[Completion] = ()
     reason: str | None = None
     seconds: float = 0.0
     batch: bool = False
@@ -84,7 +86,10 @@ class Teacher(ABC):
     def request(self, prompt: Prompt, sampling: Sampling, example: Example, samples: Sequence[int] = (0,)) -> Request:
         """The request that asks for samples of a prompt."""
         body = self.body(prompt, sampling, example)
-        return Request(example, prompt, sampling, body, key_of(self.endpoint, self.model, body), tuple(samples))
+        payload = write_json(body)
+        return Request(
+            example, prompt, sampling, body, payload, key_of(self.endpoint, self.model, payload), tuple(samples)
+        )
 
     def stop(self) -> None:  # noqa: B027 (nothing to do is a fair answer)
         """Take no more requests; `answers` ends when what is in flight is answered."""
@@ -118,7 +123,7 @@ class Teacher(ABC):
             if not lacking:
                 break
             async for reply in self.answers(_each(lacking.values())):
-                if reply.response is None:
+                if not reply.completions:
                     raise TeacherError(f"{self.source}: {reply.reason}")
                 keep(cache, self, reply)
         stored = [[cache.find(request.key, k) for k in range(sampling.n)] for request in asked]
@@ -164,22 +169,22 @@ class TeacherSettings(ABC):
 def keep(cache: ResponseCache, teacher: Teacher, reply: Reply) -> int:
     """Store a reply's response; how many samples it answered."""
     request = reply.request
-    assert reply.response is not None
     return cache.put(
         request.key,
         request.samples,
         endpoint=teacher.endpoint,
         model=teacher.model,
-        request=request.body,
-        response=reply.response,
+        request=request.payload,
+        raw=reply.raw,
+        completions=reply.completions,
         seconds=reply.seconds,
         batch=reply.batch,
     )
 
 
-def completions(reply: Reply) -> list[Completion]:
-    """What a reply says, at most one completion for each sample that was asked for."""
-    return [] if reply.response is None else read_response(reply.response)[: len(reply.request.samples)]
+def in_process(request: Request, response: Mapping[str, Any], seconds: float = 0.0) -> Reply:
+    """The reply of a teacher that made its response itself."""
+    return Reply(request, write_json(response), read_response(response), None, seconds)
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

@@ -22,7 +22,7 @@ from lmdistill.pricing import Bound, Ledger, Price, bound
 from lmdistill.response_cache import ResponseCache
 from lmdistill.teachers import Reply, Request, Teacher
 from lmdistill.types import Example, Sampling
-from lmdistill.wire import Prompt, read_response, read_usage, request_body, shown
+from lmdistill.wire import Prompt, read_response, request_body, shown, write_json
 
 AGAIN = frozenset({408, 409, 425, 429, *range(500, 600)})
 SPENT = ("insufficient_quota", "billing_hard_limit", "exceeded your current quota", "insufficient balance")
@@ -100,8 +100,9 @@ class Client(Teacher):
         try:
             async with contextlib.aclosing(flow.stream(requests, self._attempt, self._bound)) as ends:
                 async for request, end, seconds in ends:
-                    tried = "" if end.verdict != "again" and end.verdict != "slow down" else "gave up: "
-                    yield Reply(request, end.response, None if end.response else tried + end.why, seconds)
+                    raw, completions = end.response or (b"", ())
+                    given_up = "gave up: " if end.verdict in ("again", "slow down") else ""
+                    yield Reply(request, raw, completions, None if completions else given_up + end.why, seconds)
         finally:
             self._retries += flow.retries
             self._flow = None
@@ -122,14 +123,16 @@ class Client(Teacher):
         text = shown(request.body)
         return bound(request.body, text, self.price, samples=len(request.samples), room=room, batch=False)
 
-    def live_body(self, request: Request) -> dict[str, Any]:
+    def live_payload(self, request: Request) -> bytes:
         """What is sent: the request with the number of samples, and a seed of its own where one is set."""
+        if len(request.samples) == 1 and "seed" not in request.body:
+            return request.payload
         body = dict(request.body)
         if len(request.samples) > 1:
             body["n"] = len(request.samples)
         if isinstance(body.get("seed"), int):
             body["seed"] += request.samples[0]
-        return body
+        return write_json(body)
 
     async def _attempt(self, request: Request) -> Attempt:
         end = await self._send(request)
@@ -145,13 +148,13 @@ class Client(Teacher):
         await self.ledger.admit(most)
         used, billed = None, True
         try:
-            payload = _payload(self.live_body(request))
-            answer = await self.transport.post("chat/completions" if self.chat else "completions", payload)
+            path = "chat/completions" if self.chat else "completions"
+            answer = await self.transport.post(path, self.live_payload(request))
             end = self._judge(answer, len(request.samples))
             billed = 200 <= answer.status < 300
-            used = read_usage(end.response) if end.response is not None else None
             if end.verdict == "answered":
                 self._answered = True
+                used = end.response[1][0].usage
         except Broken as error:
             billed = error.billed
             end = Attempt("again", why=self.clean(str(error)))
@@ -180,20 +183,18 @@ class Client(Teacher):
         return Attempt("refused", why=why)
 
     def _accept(self, answer: HttpAnswer, wanted: int) -> Attempt:
-        text = answer.payload.decode("utf-8", errors="replace")
+        raw = answer.payload
         for secret in self.secrets:
-            if secret in text:
-                text = text.replace(secret, "***")
+            raw = raw.replace(secret.encode(), b"***")
         try:
-            response = json.loads(text)
-            found = len(read_response(response))
+            completions = read_response(json.loads(raw))[:wanted]
         except ValueError as error:
             return Attempt("again", why=f"no valid response ({type(error).__name__})")
-        if found < wanted:  # the endpoint does not know `n`, or caps it
-            self.most_samples = min(found, self.most_samples or found)
-        usage = read_usage(response)
+        if len(completions) < wanted:  # the endpoint does not know `n`, or caps it
+            self.most_samples = min(len(completions), self.most_samples or wanted)
+        usage = completions[0].usage
         tokens = usage.prompt_tokens + usage.completion_tokens if usage else None
-        return Attempt("answered", response, tokens=tokens)
+        return Attempt("answered", (raw, completions), tokens=tokens)
 
     def _error(self, payload: bytes) -> str:
         text = payload[:2000].decode("utf-8", errors="replace")
@@ -212,14 +213,6 @@ class Client(Teacher):
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return SECRET.sub("***", text)
-
-
-def _payload(body: Mapping[str, Any]) -> bytes:
-    """The body in UTF-8; half of a surrogate pair goes as an escape."""
-    try:
-        return json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return json.dumps(body).encode()
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -12,7 +12,7 @@ from lmdistill.pricing import Ledger
 from lmdistill.response_cache import ResponseCache
 from lmdistill.store import digest_file, read_jsonl
 from lmdistill.tasks import Task
-from lmdistill.teachers import Reply, Request, Teacher, TeacherSettings
+from lmdistill.teachers import Reply, Request, Teacher, TeacherSettings, in_process
 from lmdistill.types import Example, Sampling
 from lmdistill.wire import Prompt, write_response
 
@@ -117,7 +117,8 @@ class Recording(Teacher):
             for sample in request.samples:
                 text = texts[sample] if sample < len(texts) else ""
                 choices.append({"text": text, "finish_reason": "stop" if text.strip() else MISSING})
-            yield Reply(request, write_response(self.model, choices, chat=False, prompt_tokens=0, completion_tokens=0))
+            response = write_response(self.model, choices, chat=False, prompt_tokens=0, completion_tokens=0)
+            yield in_process(request, response)
 
 
 def _key(value: Any) -> str:
