@@ -141,11 +141,14 @@ def _named(sentence: str, texts: Sequence[str]) -> set[str]:
     text = " ".join(re.sub(r"[\"*`]", " ", sentence).split()).casefold()
     named = set()
     for choice in sorted(set(texts) - {""}, key=len, reverse=True):
-        pattern = re.compile(rf"(?<!\w){re.escape(choice)}(?!\w)")
-        hits = list(pattern.finditer(text))
-        if any(not _NEGATED.search(text[: hit.start()]) for hit in hits):
-            named.add(choice)
-        text = pattern.sub(lambda hit: "\0" * len(hit[0]), text)
+        at = text.find(choice)
+        while at >= 0:
+            end = at + len(choice)
+            if not (text[at - 1 : at].isalnum() or text[end : end + 1].isalnum()):
+                if not _NEGATED.search(text[:at]):
+                    named.add(choice)
+                text = text[:at] + "\0" * len(choice) + text[end:]
+            at = text.find(choice, end)
     return named
 
 

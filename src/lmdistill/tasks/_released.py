@@ -19,34 +19,18 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from lmdistill.errors import ConfigError, DataError
-from lmdistill.store import digest_file
-from lmdistill.tasks import SPLITS, Task, known_split
-from lmdistill.tasks._rows import SUFFIXES, Collected, Row, Unusable, collect, hub_rows, plain, rows_of, share_of
+from lmdistill.tasks._rows import Row, Unusable, hub_rows, plain, rows_of, share_of
+from lmdistill.tasks._sourced import Share, Sourced, files_of, shared_out
 from lmdistill.types import Example, Passage
 
-ALIASES = {
-    "train": ("train", "training"),
-    "valid": ("valid", "validation", "val", "dev"),
-    "test": ("test",),
-    "unlabelled": ("unlabelled", "unlabeled"),
-}
 Style = Literal["lines", "inline", "letters", "none"]
 
 
-class Share(NamedTuple):
-    """Files (or, on the Hub, one split's name) and the part of their rows, by hash, that a split takes."""
-
-    files: tuple[Path, ...]
-    hub_split: str
-    low: float
-    high: float
-
-
 @dataclass(frozen=True)
-class Released(Task):
+class Released(Sourced):
     """Settings of every task of published data: `path` is a local folder or file, None means the Hub."""
 
     path: Path | None = None
@@ -76,56 +60,26 @@ class Released(Task):
             Unusable: the row lacks something. DataError: a column is missing, a label is none of the choices.
         """
 
-    def examples(self, split: str) -> Sequence[Example]:
-        return self._collected(known_split(split)).examples
-
-    def problems(self, split: str) -> Mapping[str, int]:
-        return self._collected(known_split(split)).problems
-
-    def origin(self, split: str) -> str:
-        share = self._shares().get(known_split(split))
-        if share is None:
-            return "no such rows"
-        names = " and ".join(path.name for path in share.files) or f"{self.hub}[{share.hub_split}]"
-        if share.high - share.low >= 1:
-            return f"{names}, all rows"
-        return f"{names}, {share.high - share.low:.0%} of the rows, by hash of the id"
+    def source(self) -> str:
+        return str(self.path or self.hub)
 
     def digests(self) -> Mapping[str, str]:
-        files = {path.name: path for share in self._shares().values() for path in share.files}
-        if not files:
-            return {self.hub: self.revision or "main"}
-        return {name: digest_file(path) for name, path in files.items()}
+        return super().digests() if self.path is not None else {self.hub: self.revision or "main"}
 
-    def _shares(self) -> dict[str, Share]:
-        found: dict[str, tuple[tuple[Path, ...], str]]
+    def shares(self) -> Mapping[str, Share]:
         if self.path is None:
-            found = {split: ((), name) for split, name in self.hub_splits.items()}
+            found = {split: Share(hub_split=name) for split, name in self.hub_splits.items()}
         else:
-            found = {split: (files, "") for split, files in files_of(self.path).items()}
-        return shares(found, self.valid_fraction, self.test_fraction)
+            found = {split: Share(files) for split, files in files_of(self.path).items()}
+        return shared_out(found, self.valid_fraction, self.test_fraction, valid_is_test=True)
 
-    def _collected(self, split: str) -> Collected:
-        share = self._shares().get(split)
-        if share is None:
-            if split == "unlabelled":
-                return collect((), lambda row: None)
-            have = ", ".join(self._shares()) or "none"
-            raise DataError(f"has no rows for split {split!r}; there are: {have}", path=self.path or self.hub)
-        key = (repr(self), split, *((str(path), path.stat().st_mtime_ns) for path in share.files))
-        if key not in _CACHE:
-            while len(_CACHE) >= 8:
-                _CACHE.pop(next(iter(_CACHE)))
-            _CACHE[key] = collect(self._rows(share), lambda row: self._example(row, share), strict=self.strict)
-        return _CACHE[key]
-
-    def _rows(self, share: Share) -> Iterator[Row]:
+    def rows(self, share: Share) -> Iterator[Row]:
         if share.hub_split:
             yield from hub_rows(self.hub, self.hub_config, self.revision, share.hub_split)
         for path in share.files:
             yield from rows_of(path)
 
-    def _example(self, row: Row, share: Share) -> Example | None:
+    def row_example(self, row: Row, split: str, share: Share) -> Example | None:
         own = next((column for column in self.ids if column in (row.values or {})), None)
         if own is not None:
             name = str(row.get(own) or "")
@@ -134,58 +88,6 @@ class Released(Task):
             name = f"{stem}-{row.line}"
         kept = str(row.get(*self.together) or name)
         return self.example(row, name) if share.low <= share_of(kept) < share.high else None
-
-
-_CACHE: dict[Any, Collected] = {}
-
-
-def files_of(path: Path) -> dict[str, tuple[Path, ...]]:
-    """The data files of a folder by split; a file by itself counts as the whole data set ('all').
-
-    Raises:
-        DataError: no such folder, or no data file in it.
-    """
-    if path.is_file():
-        return {"all": (path,)}
-    if not path.is_dir():
-        raise DataError("no such file or folder", path=path)
-    every = sorted(
-        file
-        for file in path.iterdir()
-        if Path(file.name.removesuffix(".gz")).suffix in SUFFIXES and not file.name.startswith("kb_")
-    )
-    found: dict[str, tuple[Path, ...]] = {}
-    for split, names in ALIASES.items():
-        for name in names:
-            exact = [file for file in every if file.name.partition(".")[0] == name]
-            longer = [file for file in every if file.name.startswith((f"{name}_", f"{name}-"))]
-            if (exact or longer) and split not in found:
-                found[split] = tuple(exact or longer)
-    if found:
-        return found
-    if len(every) != 1:
-        what = "no data file" if not every else "several files, none named after a split"
-        raise DataError(f"{what}; expected train, valid or test ending in {', '.join(SUFFIXES)}", path=path)
-    return {"all": (every[0],)}
-
-
-def shares(found: Mapping[str, tuple[tuple[Path, ...], str]], valid: float, test: float) -> dict[str, Share]:
-    """Which rows each split takes; the module's docstring has the table."""
-    whole = {split: Share(files, name, 0.0, 1.0) for split, (files, name) in found.items()}
-    labelled = [split for split in ("all", "train", "valid", "test") if split in whole]
-    out = {split: share for split, share in whole.items() if split == "unlabelled"}
-    if len(labelled) == 1:
-        only = whole[labelled[0]]
-        out["test"] = only._replace(high=test)
-        out["valid"] = only._replace(low=test, high=test + valid)
-        out["train"] = only._replace(low=test + valid)
-    elif "train" in whole and not {"valid", "test"} <= set(whole):
-        out["test"] = whole["test"] if "test" in whole else whole["valid"]
-        out["valid"] = whole["train"]._replace(high=valid)
-        out["train"] = whole["train"]._replace(low=valid)
-    else:
-        out |= {split: whole[split] for split in labelled}
-    return {split: out[split] for split in SPLITS if split in out}
 
 
 def knowledge_base(path: Path | None, ids: Sequence[str]) -> Sequence[Passage]:

@@ -54,12 +54,26 @@ class Row:
         value = self.get(*names)
         if value is not None:
             return str(value).strip()
+        self._must_know(names)
+        raise Unusable(f"{names[0]} is empty")
+
+    def optional(self, name: str) -> Any:
+        """A column's value, or None where this row has nothing in it; '' names no column.
+
+        Raises:
+            DataError: the source has no such column.
+        """
+        value = self.get(name) if name else None
+        if value is None and name:
+            self._must_know((name,))
+        return value
+
+    def _must_know(self, names: Sequence[str]) -> None:
         if not self.known.intersection(names):
             raise self.error(
                 f"no column {' or '.join(map(repr, names))}{did_you_mean(names[0], self.known)} "
                 f"Columns: {', '.join(sorted(self.known)) or 'none'}"
             )
-        raise Unusable(f"{names[0]} is empty")
 
     def error(self, message: str) -> DataError:
         """A complaint about this row."""
@@ -163,7 +177,11 @@ def hub_rows(name: str, config: str, revision: str | None, split: str) -> Iterat
         message = f"split {split!r} cannot be loaded from the Hub ({why}); set `path` to a local folder instead"
         raise DataError(message, path=name) from error
     known = set(rows.column_names)
+    named = {column: kind.names for column, kind in rows.features.items() if hasattr(kind, "names")}
     for number, values in enumerate(rows, 1):
+        for column, labels in named.items():  # numbers of classes become their names; -1 means that there is none
+            place = values[column]
+            values[column] = labels[place] if place is not None and place >= 0 else None
         yield Row(values, f"{name}[{split}]", number, known)
 
 

@@ -32,8 +32,8 @@ class Xsum(Writing):
         return (
             Exemplar(
                 "The bridge over the Sorn was closed on Monday after divers found cracks in two of its pillars. "
-                "Drivers have to go through Elmfield, which takes half an hour longer. The council says that repairs will take "
-                "until spring.",
+                "Drivers have to go through Elmfield, which takes half an hour longer. The council says that repairs "
+                "will take until spring.",
                 "",
                 "A bridge over the river Sorn will stay closed until spring because its pillars are cracked.",
             ),
