@@ -7,7 +7,6 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-PRIME = np.uint64((1 << 61) - 1)
 SHINGLE = 5
 PERMUTATIONS = 120
 """Hash functions of a signature: the estimate's standard error is at most 0.046, at a similarity of 0.9 it is 0.027."""
@@ -31,15 +30,19 @@ class MinHash:
 
     def __init__(self, permutations: int = PERMUTATIONS) -> None:
         random = np.random.default_rng(20230614)
-        # products stay below 2**61 * 8, within 64 bits: shingles have 32 bits, multipliers 29
-        self.multiply = random.integers(1, 1 << 29, size=(permutations, 1), dtype=np.uint64)
-        self.add = random.integers(0, 1 << 60, size=(permutations, 1), dtype=np.uint64)
+        self.keys = random.integers(0, 1 << 64, size=(permutations, 1), dtype=np.uint64)
 
     def signature(self, shingles: NDArray[np.uint64]) -> NDArray[np.uint32]:
         """The least hash under each function, cut to 32 bits."""
-        hashed = (shingles[None, :] * self.multiply + self.add) % PRIME
-        least: NDArray[np.uint64] = hashed.min(axis=1)
-        return (least & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        least: NDArray[np.uint64] = _mixed(shingles[None, :] ^ self.keys).min(axis=1)
+        return (least >> np.uint64(32)).astype(np.uint32)
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finisher of splitmix64: every bit of the value reaches every bit of the hash (products wrap)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def rows_per_band(permutations: int, threshold: float) -> int:

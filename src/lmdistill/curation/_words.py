@@ -8,6 +8,12 @@ from collections.abc import Sequence
 _EAST = "\u3040-\u30ff\u3400-\u9fff"  # kana and Han are written without spaces: each character counts as a word
 _WORD = re.compile(rf"[{_EAST}]|[^\W{_EAST}]+(?:['’.,][^\W{_EAST}]+)*")
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|(?<=[。！？])|\n+")
+EMPTY = frozenset(
+    """a an and answer answers are as be because but by choice correct final for given hence here i in is it its
+    may must my of on option or question right should so solution that the then there therefore think
+    this thus to true was we which will would yes""".split()  # noqa: SIM905
+)
+"""Words that carry no reason of their own."""
 
 
 def words(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from lmdistill import arithmetic
 from lmdistill.curation import Curation
-from lmdistill.curation._words import sentences, shingles, words
+from lmdistill.curation._words import EMPTY, sentences, shingles, words
 from lmdistill.tasks import Task
 from lmdistill.types import Annotation, Example, Rationale
 
@@ -40,9 +40,9 @@ VERDICTS = frozenset(("yes", "no", "true", "false"))
 class Consistent(Curation):
     """Drop rationales whose own conclusion contradicts the answer that stands with them.
 
-    The conclusion is, in this order: the answer that the task reads out of the rationale; the one choice that its last
-    sentence names; for numbers, what its last sentence with a new number arrives at. Where it concludes nothing, the
-    rationale stays: the step drops contradictions, not silence.
+    The conclusion is, in this order: the answer that the task reads out of the rationale; the choice that its last
+    sentence consists of, empty words aside ('So it is the ice.'); for numbers, what its last sentence with a new
+    number arrives at. Where it concludes nothing, the rationale stays: the step drops contradictions, not silence.
 
     Data:      needs rationales and the answer each led to; no label
     Differs:   (no paper) KARD asks a second model whether rationale and answer fit; this needs none
@@ -64,46 +64,41 @@ def contradicts(task: Task, example: Example, rationale: str, answer: str) -> bo
     said = task.parse(example, rationale).answer
     if said is None and example.choices:
         said = named_choice(rationale, example.choices)
-    if said is not None:
-        return not task.is_correct(dataclasses.replace(example, label=answer), said)
-    if example.choices:
+    if said is not None and task.is_correct(dataclasses.replace(example, label=answer), said):
         return False
+    if example.choices:
+        return said is not None
     worth = arithmetic.value(answer)
-    return worth is not None and worth not in (results := arrived_at(rationale, example.input)) and bool(results)
+    if worth is None:  # text: 'Paris, of course' does not contradict 'Paris'
+        wanted = tuple(words(answer))
+        return said is not None and bool(wanted) and wanted not in shingles(words(said), len(wanted))
+    results = numbers(said or "") or arrived_at(rationale, example.input)
+    return bool(results) and abs(worth) not in results
 
 
 def named_choice(rationale: str, choices: tuple[str, ...]) -> str | None:
-    """The one choice that the last sentence names in so many words; None where it names none, several, or negates.
+    """The one choice that the last sentence consists of, empty words aside.
 
-    >>> named_choice("Ice is smooth. So the puck is faster on the ice.", ("the ice", "the court"))
+    A sentence that merely mentions a choice says too little: 'Thus Milo sweats more' argues for the other one where
+    the question was who sweats less.
+
+    >>> named_choice("Ice is smooth. So it must be the ice.", ("the ice", "the court"))
     'the ice'
-    >>> named_choice("It is not the ice.", ("the ice", "the court"))
+    >>> named_choice("So it slides on the ice.", ("the ice", "the court"))
     """
     last = words(sentences(rationale)[-1]) if sentences(rationale) else []
-    if TURNED.intersection(last[1:]) or any(word.endswith(("n't", "n’t")) for word in last):
-        return None
-    runs: dict[int, set[tuple[str, ...]]] = {}
-    named = []
-    for choice in choices:
-        wanted = tuple(words(choice))
-        if not wanted:
-            continue
-        if len(wanted) not in runs:
-            runs[len(wanted)] = set(shingles(last, len(wanted)))
-        start = len(wanted) == 1 and wanted[0] in VERDICTS
-        if (tuple(last[:1]) == wanted) if start else wanted in runs[len(wanted)]:
-            named.append((choice, wanted))
-    longest = [
-        choice
-        for choice, wanted in named
-        if not any(len(other) > len(wanted) and wanted in shingles(other, len(wanted)) for _, other in named)
-    ]
-    return longest[0] if len(longest) == 1 else None
+    said = [word for word in last if word not in EMPTY]
+    if len(said) == 0:  # 'Yes, it is.'
+        fitting = [choice for choice in choices if words(choice) and words(choice) == last[:1]]
+    else:
+        fitting = [choice for choice in choices if [word for word in words(choice) if word not in EMPTY] == said]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def arrived_at(rationale: str, source: str) -> set[Fraction]:
     """The numbers that the last sentence with a number arrives at: what stands right of its last '=', else all of its
-    numbers, if any is new; nothing where all of them stand in the source (it retells, it does not conclude).
+    numbers, if any is new; nothing where all of them stand in the source (it retells, it does not conclude). Signs are
+    left out, since a dash may be a sign or a minus.
 
     >>> sorted(arrived_at("He had 3 and 4. So 3 + 4 = 7 apples.", "He had 3 and 4."))
     [Fraction(7, 1)]

@@ -6,17 +6,10 @@ import random
 from dataclasses import dataclass
 
 from lmdistill.curation import Curation
-from lmdistill.curation._words import shingles, words
+from lmdistill.curation._words import EMPTY, shingles, words
 from lmdistill.errors import ConfigError
 from lmdistill.tasks import Task
 from lmdistill.types import Annotation, Rationale
-
-FRAME = frozenset(
-    """a an and answer answers are as be because but by choice correct final for given hence here i in is it its
-    may must my of on option or question right should so solution that the then there therefore think
-    this thus to true was we which will would yes""".split()  # noqa: SIM905
-)
-"""Words that carry no reason of their own."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class Leak(Curation):
         for one in annotation.rationales:
             said = words(one.text)
             shown = task.shown(annotation.example, one.answer) if one.answer is not None else ""
-            own = {word for word in said if word not in FRAME} - set(words(shown))
+            own = {word for word in said if word not in EMPTY} - set(words(shown))
             runs = shingles(said, 3)
             if not said:
                 dropped.append((one, "empty"))
