@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -112,11 +112,13 @@ def student_quantile(probability: float, freedom: int) -> float:
     return math.copysign(math.sqrt(freedom * (1 - x) / x), probability - 0.5)
 
 
-def resampled(n: int, resamples: int = 2000, seed: int = 0) -> Any:
-    """Rows of item numbers [resamples, n] drawn with replacement, for statistics that are not means."""
+def resampled(n: int, resamples: int = 2000, seed: int = 0) -> Iterator[Any]:
+    """Item numbers [n] drawn with replacement, `resamples` times, for statistics that are not means."""
     import numpy
 
-    return numpy.random.default_rng(seed).integers(0, n, size=(resamples, n))
+    rng = numpy.random.default_rng(seed)
+    for _ in range(resamples):
+        yield rng.integers(0, n, size=n)
 
 
 def _check(successes: float, n: int, level: float) -> None:

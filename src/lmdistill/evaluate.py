@@ -1,0 +1,76 @@
+"""Prediction -> Report: metrics with intervals, and what was answered and what was not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from lmdistill import registry
+from lmdistill.config import settings_of
+from lmdistill.errors import DataError
+from lmdistill.metrics import Metric
+from lmdistill.store import write_rows
+from lmdistill.tasks import Task
+from lmdistill.types import Estimate, Prediction, Report, Score
+
+
+def evaluate(
+    task: Task,
+    predictions: Iterable[Prediction],
+    metrics: Sequence[Metric | str] | None = None,
+    *,
+    name: str = "",
+    scores: Path | None = None,
+) -> Report:
+    """Measure predictions; empty and unparsable ones count as wrong and are never dropped.
+
+    Args:
+        metrics: metrics or their names; by default the task's own.
+        name: what the report is about.
+        scores: a JSON Lines file for the score of every example, written whole or not at all.
+
+    Returns:
+        A report whose counts are `n`, `answered`, `abstained`, and `abstained: REASON` for each reason.
+
+    Raises:
+        DataError: no predictions, two for one example, or a metric that finds nothing to measure.
+        UnknownName: no metric of that name.
+    """
+    chosen = [registry.load("metrics", each)() if isinstance(each, str) else each for each in metrics or [task.metric]]
+    counts: Counter[str] = Counter(n=0, answered=0, abstained=0)
+    rows: list[list[Score]] = []
+    for prediction in _once(predictions):
+        counts["n"] += 1
+        if prediction.answer is None:
+            counts["abstained"] += 1
+            counts[f"abstained: {prediction.reason or 'no reason given'}"] += 1
+        else:
+            counts["answered"] += 1
+        rows.append([metric.score(prediction, task) for metric in chosen])
+    if not rows:
+        raise DataError("there are no predictions to evaluate")
+    if scores is not None:
+        write_rows(scores, (_merged(row) for row in rows))
+    found: dict[str, Estimate] = {}
+    for metric, column in zip(chosen, zip(*rows, strict=True), strict=True):
+        try:
+            found.update(metric.aggregate(column))
+        except ValueError as error:
+            raise DataError(str(error)) from error
+    settings = {"task": settings_of(task), "metrics": [settings_of(metric) for metric in chosen]}
+    return Report(name, found, dict(counts), settings)
+
+
+def _once(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    seen: set[str] = set()
+    for prediction in predictions:
+        if prediction.example.id in seen:
+            raise DataError(f"two predictions for example {prediction.example.id!r}; evaluate one run at a time")
+        seen.add(prediction.example.id)
+        yield prediction
+
+
+def _merged(scores: Sequence[Score]) -> Score:
+    """What all metrics say of one example, in one row."""
+    return Score(scores[0].id, {name: value for score in scores for name, value in score.values.items()})
