@@ -9,6 +9,8 @@ are parts that the kinds of one folder share.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +51,46 @@ def load(kind: str, name: str) -> Any:
         MissingExtra: the component's own imports need a package that is not installed.
     """
     if name not in names(kind):
-        raise UnknownName(kind.removesuffix("s"), name, names(kind))
+        raise UnknownName(_one(kind), name, names(kind))
     try:
         module = importlib.import_module(f"lmdistill.{kind}.{name}")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("lmdistill"):
             raise
-        raise MissingExtra(str(error.name), "all", f"{kind.removesuffix('s')} {name!r}") from error
+        package = str(error.name).partition(".")[0]
+        raise MissingExtra(package, extra_of(package), f"{_one(kind)} {name!r}") from error
     if kind == "losses":
         return module
     wanted = name.replace("_", "")
     for attribute, value in vars(module).items():
-        if attribute.lower() == wanted and isinstance(value, type):
+        if attribute.lower() == wanted and isinstance(value, type) and value.__module__ == module.__name__:
             return value
     raise AssertionError(f"{module.__name__} must define a class named like the file (any case, no underscores)")
+
+
+def extra_of(package: str) -> str:
+    """The extra of lmdistill that brings a package ('all' where none does).
+
+    >>> extra_of("bm25s"), extra_of("sentence_transformers"), extra_of("nosuch")
+    ('search', 'search', 'all')
+    """
+    try:
+        requirements = importlib.metadata.requires("lmdistill") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        requirements = []
+    for requirement in requirements:
+        name, extra = re.match(r"[\w.-]+", requirement), re.search(r"extra == ['\"](\w+)", requirement)
+        if name and extra and _plain(name[0]) == _plain(package) and extra[1] not in ("all", "test"):
+            return extra[1]
+    return "all"
+
+
+def _plain(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def _one(kind: str) -> str:
+    return "loss" if kind == "losses" else kind.removesuffix("s")
 
 
 def name_of(component: object) -> str:
