@@ -138,11 +138,21 @@ class Ledger:
             refusal = self._refusal(most)
             if refusal is None:
                 break
-            if not self.in_flight or self._hopeless(most):
+            if not self.in_flight or self._hopeless():
                 raise BudgetReached(refusal)
             settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(settled)
             await settled
+        self._reserve(most)
+
+    def admit_now(self, most: Bound) -> None:
+        """`admit` without waiting for what is in flight."""
+        refusal = self._refusal(most)
+        if refusal is not None:
+            raise BudgetReached(refusal)
+        self._reserve(most)
+
+    def _reserve(self, most: Bound) -> None:
         self.requests += 1
         self.in_flight += 1
         self.reserved += most.cost or 0.0
@@ -175,7 +185,7 @@ class Ledger:
         self._waiters.clear()
         return spent
 
-    def _hopeless(self, most: Bound) -> bool:
+    def _hopeless(self) -> bool:
         cap = self.budget.max_requests
         return cap is not None and self.requests >= cap
 

@@ -19,7 +19,8 @@ Order = Literal["fixed", "shuffled", "nearest"]
 class Style:
     """The parts of a prompt.
 
-    `question` and `answer` make up one demonstration; the prompt ends after the last `question`. `cue` None is the
+    `question` and `answer` make up one demonstration; the prompt ends after the last `question`. Where the teacher is
+    shown the gold answer, `told` follows each question, and a demonstration ends in `explained`. `cue` None is the
     task's own. `system` None is the task's instruction, '' is none at all. `last` is put after the last question only.
     """
 
@@ -33,6 +34,8 @@ class Style:
     shots: int | None = None
     order: Order = "fixed"
     show_answer: bool = False
+    told: str = "\nThe correct answer is {answer}. Explain step by step why."
+    explained: str = "{rationale} {cue} {answer}."
     stages: Literal[1, 2] = 1
     stop: tuple[str, ...] = ()
 
@@ -52,8 +55,21 @@ STYLES: Mapping[str, Style] = {
         order="shuffled",
         stop=("\n\n",),
     ),
-    # KARD: the teacher sees the gold answer and explains it; 5 demonstrations, 10 samples.
-    "kard": Style("chat", "Question: {input}\nExplanation:", "{rationale} {cue} {answer}.", shots=5, show_answer=True),
+    # KARD: the teacher sees the gold answer and explains it, in one message; 5 demonstrations, 10 samples.
+    "kard": Style(
+        "plain",
+        "Question: {input}",
+        " {rationale} {cue} {answer}.",
+        system=(
+            "The following are multiple-choice questions. "
+            "Generate detailed step-by-step explanations for each question and answer."
+        ),
+        shots=5,
+        show_answer=True,
+        told="\nAnswer: {answer}\nExplanation:",
+        explained=" {rationale}",
+        stop=("\n\nQuestion:",),
+    ),
     # QCRD: a question-answering robot with a strict format; 5 samples at temperature 0.7, majority vote.
     "qcrd": Style(
         "chat",
@@ -74,7 +90,6 @@ STYLES: Mapping[str, Style] = {
     ),
 }  # fmt: skip
 
-SHOWN_ANSWER = "\nThe correct answer is {answer}. Explain step by step why."
 SECOND_STAGE = "Therefore, the answer is"
 SECOND_STAGE_CHOICES = "Therefore, among ({first}) through ({last}), the answer is"
 JSON_REQUEST = "Answer with a JSON object with two strings: 'rationale', your reasoning step by step, and 'answer'."

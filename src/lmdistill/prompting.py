@@ -97,20 +97,21 @@ class Prompter:
         """The prompt of a sample."""
         style = self.style
         shots = self._exemplars(example, sample)
-        question = self._question(example, self.question(example))
-        if self.show_answer and example.label is not None:
-            shown = prompt_styles.SHOWN_ANSWER.format(answer=self.task.shown(example, example.label))
-            question = self._question(example, self.question(example) + shown)
+        told = self.task.shown(example, example.label) if self.show_answer and example.label is not None else None
+        question = self._question(self.question(example), told)
         question += style.last or (" Let's think step by step." if self.stages == 2 else "")
-        pairs = [(self._question(example, shot.input), self._answer(shot)) for shot in shots]
+        lettered = [(shot, _lettered(shot)) for shot in shots]
+        pairs = [
+            (self._question(shot.input, answer if told is not None else None), self._answer(shot, answer, told))
+            for shot, answer in lettered
+        ]
         system = self._system()
         schema = self._schema(example) if self.prompting.answer == "json" else None
         if self.form == "plain":
-            separate = style.between if "A:" in style.question else "\nA:"
-            asked = [f"{q}{a}" if "A:" in style.question else f"Q: {q}{separate} {a}" for q, a in pairs]
-            asked.append(question if "A:" in style.question else f"Q: {question}{separate}")
-            blocks = ([system] if system else []) + asked
-            return Prompt((Message("user", style.between.join(blocks)),), plain=True, schema=schema)
+            blocks = [system] if system else []
+            blocks += [q + (a if a[:1].isspace() else f" {a}") for q, a in pairs]
+            text = style.between.join([*blocks, question])
+            return Prompt((Message("user", text),), plain=True, schema=schema)
         turns = [Message("system", system)] if system else []
         for q, a in pairs:
             turns += [Message("user", q), Message("assistant", a.strip())]
@@ -138,19 +139,21 @@ class Prompter:
             text = f"{text}\nAnswer Choices:\n{listed}"
         return text
 
-    def _question(self, example: Example, text: str) -> str:
-        return self.style.question.replace("{input}", _readable(text, {}))
+    def _question(self, text: str, told: str | None) -> str:
+        """A question in the style's frame; `told` is the answer that the teacher is shown, if it is."""
+        question = self.style.question.replace("{input}", _readable(text, {}))
+        if told is not None:
+            question += self.style.told.replace("{answer}", told)
+        if self.form == "plain" and not question.endswith(":"):
+            question = f"{question}\nA:" if question.startswith("Q:") else f"Q: {question}\nA:"
+        return question
 
-    def _answer(self, shot: Exemplar) -> str:
-        answer = _lettered(shot)
+    def _answer(self, shot: Exemplar, answer: str, told: str | None) -> str:
         if self.prompting.answer == "json":
-            return " " + json.dumps({"rationale": shot.rationale, "answer": answer}, ensure_ascii=False)
-        rationale = shot.rationale.strip()
-        return (
-            self.style.answer.replace("{rationale}", rationale)
-            .replace("{cue}", self.cue)
-            .replace("{answer}", answer.rstrip("."))
-        )
+            return json.dumps({"rationale": shot.rationale, "answer": answer}, ensure_ascii=False)
+        frame = self.style.answer if told is None else self.style.explained
+        parts = {"{rationale}": shot.rationale.strip(), "{cue}": self.cue, "{answer}": answer.rstrip(".")}
+        return re.sub(r"\{rationale\}|\{cue\}|\{answer\}", lambda match: parts[match[0]], frame)
 
     def _system(self) -> str:
         own = self.style.system if self.prompting.instruction is None else self.prompting.instruction

@@ -53,6 +53,10 @@ class Transport(Protocol):
         """Raises Broken where no whole answer came back."""
         ...
 
+    async def call(self, method: str, path: str, payload: bytes | None, file: bytes | None) -> HttpAnswer:
+        """Any other call; `file` is uploaded for a batch. Raises Broken."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import urllib.parse
@@ -15,6 +16,7 @@ from lmdistill.pricing import FREE, Ledger, Price, price_of
 from lmdistill.response_cache import ResponseCache
 from lmdistill.tasks import Task
 from lmdistill.teachers import TeacherSettings
+from lmdistill.teachers._batch import Batch, BatchClient
 from lmdistill.teachers._client import Broken, Client, HttpAnswer
 
 HOSTED = "https://api.openai.com/v1"
@@ -46,6 +48,7 @@ class OpenAI(TeacherSettings):
     secret_headers: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] = field(default_factory=dict)
     price: Price | None = None
+    batch: Batch | None = None
     limits: Limits = field(default_factory=Limits)
     timeout: float = 120.0
 
@@ -76,7 +79,8 @@ class OpenAI(TeacherSettings):
         price = self.price or price_of(self.model)
         if price is None and urllib.parse.urlsplit(url).hostname in LOCAL:
             price = FREE
-        return Client(
+        kind: Any = Client if self.batch is None else functools.partial(BatchClient, batch=self.batch)
+        return kind(
             transport=HttpTransport(url, headers, self.timeout),
             source=self.source or self.model,
             endpoint=url,
@@ -97,7 +101,7 @@ class OpenAI(TeacherSettings):
         key = os.environ.get(self.api_key_env, "")
         if not key and self.base_url.rstrip("/") == HOSTED:
             raise ConfigError(f"teacher 'openai': the variable {self.api_key_env} is not set; export the key in it")
-        headers = {**self.headers, "Content-Type": "application/json"}
+        headers = dict(self.headers)
         secrets = [key] if key else []
         if key:
             headers["Authorization"] = f"Bearer {key}"
@@ -128,11 +132,27 @@ class HttpTransport:
         )
 
     async def post(self, path: str, payload: bytes) -> HttpAnswer:
+        return await self._request("POST", path, payload)
+
+    async def call(self, method: str, path: str, payload: bytes | None, file: bytes | None) -> HttpAnswer:
         import aiohttp
 
+        if file is None:
+            return await self._request(method, path, payload)
+        form = aiohttp.FormData()
+        form.add_field("purpose", "batch")
+        form.add_field("file", file, filename="batch.jsonl", content_type="application/jsonl")
+        return await self._request(method, path, form)
+
+    async def _request(self, method: str, path: str, data: Any) -> HttpAnswer:
+        import aiohttp
+
+        headers = {"Content-Type": "application/json"} if isinstance(data, bytes) else {}
         try:
             url = f"{self._base_url}/{path}"
-            async with self._session.post(url, data=payload, allow_redirects=False) as response:
+            async with self._session.request(
+                method, url, data=data, headers=headers, allow_redirects=False
+            ) as response:
                 body = await response.read()
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 return HttpAnswer(response.status, headers, body)

@@ -108,6 +108,9 @@ class InProcess:
         status, body = self.endpoint(json.loads(payload))
         return HttpAnswer(status, {}, json.dumps(body).encode())
 
+    async def call(self, method: str, path: str, payload: bytes | None, file: bytes | None) -> HttpAnswer:
+        return HttpAnswer(404, {}, b"{}")
+
     async def close(self) -> None:
         pass
 
