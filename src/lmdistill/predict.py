@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from lmdistill import config
 from lmdistill.codec import digest
@@ -99,9 +99,10 @@ def _predict(
             batch = [items[i] for i in range(start, min(start + decoding.batch_size, len(items)))]
             sampling = decoding.sampling(seed_for(decoding.seed, start) % (1 << 31))
             answer = _score if decoding.constrained else _generate
-            predictions += [_abstained(one, decoding) for one in answer(student, objective, task, batch, sampling)]
+            answered = answer(student, objective, task, batch, sampling)
             if decoding.confidence and not decoding.constrained and decoding.samples == 1:
-                predictions[start:] = _with_confidence(student, objective, batch, predictions[start:])
+                answered = _with_confidence(student, objective, batch, answered)
+            predictions += [_abstained(one, decoding) for one in answered]
             bar.advance(len(batch))
     return predictions
 

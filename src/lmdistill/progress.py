@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 SILENCE = 2.0
 """Seconds of work before a terminal shows anything."""
-PLAIN_EVERY = 30.0
+PLAIN_EVERY = float(os.environ.get("LMDISTILL_PROGRESS_EVERY", "30"))
 """Seconds between plain lines where stderr is not a terminal."""
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from lmdistill.students import Batch, Generator, Scored
+from lmdistill.students import Batch, Scored, Student
 from lmdistill.tasks import Task
 from lmdistill.types import Annotation, Hit, Parsed, View
 
@@ -64,7 +64,7 @@ class Round:
     seed: int
     step: int
     progress: float
-    sampler: Callable[[int], Generator | None]
+    sampler: Callable[[int], Student | None]
     companions: Mapping[str, Companion]
     student: Any
 
@@ -75,6 +75,8 @@ class Objective(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     """Among 'label', 'rationale', 'negatives', 'hits', 'teacher': items that lack one are counted and left out;
     a missing teacher is refused before training."""
+    trains: ClassVar[str] = "student"
+    """What kind of module it trains: 'student', 'reranker' or 'judge'."""
     decomposes: ClassVar[bool] = True
     """False for a loss over the whole batch (in-batch negatives): accumulation is then refused."""
     refreshes: ClassVar[bool] = False

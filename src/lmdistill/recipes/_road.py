@@ -1,0 +1,247 @@
+"""The road that recipes share: examples, annotations, curation, training, prediction, evaluation, several seeds.
+
+A recipe names its objective (and overrides a step where its method differs); everything else stands here once.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lmdistill import intervals
+from lmdistill.annotate import annotate
+from lmdistill.config import component, settings_of
+from lmdistill.curate import curate
+from lmdistill.curation import Curation
+from lmdistill.errors import ConfigError
+from lmdistill.evaluate import evaluate
+from lmdistill.objectives import Objective
+from lmdistill.predict import Decoding, predict
+from lmdistill.pricing import Budget
+from lmdistill.prompting import Prompting
+from lmdistill.recipes import Recipe
+from lmdistill.registry import name_of
+from lmdistill.store import read_manifest, seed_for, write_json
+from lmdistill.students import StudentSettings
+from lmdistill.tasks import Task
+from lmdistill.teachers import TeacherSettings
+from lmdistill.train import Trained, TrainSettings, Validate, train
+from lmdistill.types import Annotation, Estimate, Example, Prediction, Rationale, Report, Sampling
+
+
+@dataclass(frozen=True)
+class Road(Recipe):
+    """Settings of every recipe that trains a student.
+
+    `fraction` takes a share of the training examples (the same ones for every seed; a smaller share is part of a
+    larger one). `seeds` trains one student each. `valid_limit` bounds the validation examples that choose a
+    checkpoint. `measure_teacher` also asks the teacher the test questions, for comparison. `cache` is the file that
+    keeps paid answers (by default in the run's folder).
+    """
+
+    task: Task = component("tasks")
+    teacher: TeacherSettings | tuple[TeacherSettings, ...] | None = component("teachers", None)
+    student: StudentSettings = component("students", "seq2seq")
+    prompting: Prompting = field(default_factory=Prompting)
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=256))
+    budget: Budget = field(default_factory=Budget)
+    curation: tuple[Curation, ...] = component("curation", ())
+    train: TrainSettings = field(default_factory=TrainSettings)
+    decoding: Decoding = field(default_factory=Decoding)
+    fraction: float = 1.0
+    seeds: tuple[int, ...] = (0,)
+    valid_limit: int = 500
+    test_split: str = "test"
+    measure_teacher: bool = False
+    cache: Path | None = None
+
+    asks_teacher: ClassVar[bool] = True
+    """Whether training reads the teacher's answers."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(f"fraction: {self.fraction} is not in (0, 1]")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds: {list(self.seeds)} must name at least one seed, and each once")
+        if self.teacher is None and (self.asks_teacher or self.measure_teacher):
+            recipe = name_of(self)
+            raise ConfigError(f"teacher: recipe {recipe!r} needs one; name it (see `lmdistill list teachers`)")
+
+    # --- what a recipe says ---
+
+    @abstractmethod
+    def objective(self) -> Objective:
+        """What the student learns."""
+
+    def items(self, out: Path) -> Sequence[Any]:
+        """What it learns from: annotated and curated training examples, or examples with their gold labels alone."""
+        examples = self.examples()
+        if not self.asks_teacher:
+            return [Annotation(example) for example in examples]
+        return self.curated(self.annotated(examples, out / "annotations"), out)
+
+    def questions(self, split: str, limit: int | None, out: Path) -> Sequence[Annotation]:
+        """What the student is asked: the examples of a split, with whatever its prompt reads."""
+        examples = self.task.examples(split)
+        return [Annotation(examples[i]) for i in range(min(len(examples), limit or len(examples)))]
+
+    # --- the steps ---
+
+    def examples(self) -> list[Example]:
+        """The training examples of this run's share."""
+        every = self.task.examples("train")
+        if self.fraction == 1:
+            return list(every)
+        ranked = sorted(every, key=lambda example: seed_for("fraction", example.id))
+        kept = {example.id for example in ranked[: max(1, round(self.fraction * len(ranked)))]}
+        return [example for example in every if example.id in kept]
+
+    def annotated(self, examples: Sequence[Example], folder: Path) -> Sequence[Annotation]:
+        """The teacher's answers to examples."""
+        assert self.teacher is not None
+        return annotate(
+            self.task,
+            self.teacher,
+            examples,
+            folder=folder,
+            prompting=self.prompting,
+            sampling=self.sampling,
+            budget=self.budget,
+            cache=self.cache or folder.parent / "answers.sqlite",
+        )
+
+    def curated(self, annotations: Sequence[Annotation], out: Path) -> Sequence[Annotation]:
+        """The annotations after the curation steps."""
+        if not self.curation:
+            return annotations
+        return curate(annotations, self.task, *self.curation, folder=out / "curated")
+
+    def trained(self, objective: Objective, items: Sequence[Any], seed: int, folder: Path, out: Path) -> Trained:
+        """One student, its checkpoint chosen on the validation split."""
+        student = self.student.open(vocabulary_texts(objective, items), seed)
+        validate = self.validation(objective, out)
+        return train(
+            student,
+            objective,
+            items,
+            settings=self.train,
+            folder=folder,
+            validate=validate,
+            seed=seed,
+            card=self.card(),
+        )
+
+    def validation(self, objective: Objective, out: Path) -> Validate | None:
+        """Metrics of a student on the validation split, or None where the task has none."""
+        questions = self.questions("valid", self.valid_limit, out)
+        if not questions:
+            return None
+
+        def validate(student: Any) -> Mapping[str, float]:
+            predictions = predict(student, objective, self.task, questions, decoding=self.decoding)
+            return {name: one.value for name, one in evaluate(self.task, predictions).metrics.items()}
+
+        return validate
+
+    def card(self) -> dict[str, Any]:
+        """What `predict` needs to know of this run when it has only the student's folder."""
+        settings = settings_of(self)
+        return {key: settings[key] for key in ("student", "task", "decoding")} | {"recipe": name_of(self)}
+
+    # --- the whole ---
+
+    def run(self, out: Path) -> Report:
+        """See `Recipe.run`."""
+        started = time.monotonic()
+        first_process_first = _processes()
+        with first_process_first():
+            items = self.items(out)
+        objective = self.objective()
+        reports: dict[int, Report] = {}
+        facts: dict[str, Any] = {"students": {}, "train_seconds": {}, "steps": {}}
+        for seed in self.seeds:
+            folder = out / f"seed-{seed}"
+            trained = self.trained(objective, items, seed, folder / "train", out)
+            with first_process_first():
+                questions = self.questions(self.test_split, None, out)
+                predictions = predict(
+                    trained.student, objective, self.task, questions, decoding=self.decoding, folder=folder / "test"
+                )
+                reports[seed] = evaluate(self.task, predictions)
+            facts["students"][str(seed)] = str(trained.folder)
+            facts["train_seconds"][str(seed)] = round(trained.seconds, 1)
+            facts["steps"][str(seed)] = trained.step
+        facts["seconds"] = round(time.monotonic() - started, 1)
+        return self.report(out, items, reports, facts)
+
+    def report(self, out: Path, items: Sequence[Any], reports: Mapping[int, Report], facts: dict[str, Any]) -> Report:
+        """One report of all seeds, written to `out/report.json`."""
+        metrics = dict(over_seeds(reports))
+        if self.measure_teacher:
+            asked = self.annotated(list(self.task.examples(self.test_split)), out / "teacher-test")
+            told = evaluate(self.task, [teacher_prediction(one) for one in asked])
+            metrics |= {f"teacher_{name}": one for name, one in told.metrics.items()}
+        facts["by_seed"] = {
+            str(seed): {name: one.value for name, one in report.metrics.items()} for seed, report in reports.items()
+        }
+        manifest = read_manifest(out / "annotations")
+        if manifest is not None:
+            facts["annotation"] = manifest.facts
+        first = next(iter(reports.values()))
+        counts = {"train_items": len(items), **first.counts}
+        title = f"{name_of(self)} on {name_of(self.task)}"
+        report = Report(title, metrics, counts, {"recipe": name_of(self), **settings_of(self)}, facts)
+        write_json(out / "report.json", report)
+        return report
+
+
+def vocabulary_texts(objective: Objective, items: Sequence[Any]) -> Iterator[str]:
+    """Every text that training may show: what a from-scratch student's vocabulary is made from."""
+    import random
+
+    for item in items:
+        for view in objective.views(item, 0, random.Random(0)):
+            yield view.source
+            yield view.target
+        for rationale in getattr(item, "rationales", ()):
+            yield rationale.text
+            yield rationale.answer or ""
+
+
+def over_seeds(reports: Mapping[int, Report]) -> Iterable[tuple[str, Estimate]]:
+    """Each metric's mean over seeds with a Student interval; of one seed, its interval over the test items."""
+    ordered = list(reports.values())
+    for name, one in ordered[0].metrics.items():
+        values = [report.metrics[name].value for report in ordered]
+        yield name, one if len(values) == 1 else intervals.over_seeds(values, one.n)
+
+
+def teacher_prediction(annotation: Annotation) -> Prediction:
+    """What the teacher answered, as a prediction: the majority of its samples and the first rationale behind it."""
+    vote = annotation.vote
+    every: tuple[Rationale, ...] = (*annotation.rationales, *annotation.rejected)
+    behind = next((one for one in every if one.answer == vote.answer), None)
+    text, reason = ("", "no answer") if behind is None else (behind.text, None)
+    return Prediction(annotation.example, vote.answer, text, votes=vote.counts, reason=reason)
+
+
+def without_label(example: Example) -> Example:
+    """The example as if nobody had labelled it."""
+    return replace(example, label=None)
+
+
+def _processes() -> Any:
+    """A context in which the first process works before the others (which then find its stages done)."""
+    import os
+
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        import contextlib
+
+        return contextlib.nullcontext
+    from accelerate import PartialState
+
+    return PartialState().main_process_first

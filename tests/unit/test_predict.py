@@ -1,0 +1,134 @@
+"""Prediction: voting, scoring choices, confidence, abstention, and opening a student folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmdistill.errors import ConfigError, StoreError
+from lmdistill.objectives.label_only import LabelOnly
+from lmdistill.objectives.rationale_then_label import RationaleThenLabel
+from lmdistill.predict import Decoding, open_student, predict
+from lmdistill.tasks import Task
+from lmdistill.train import TrainSettings, train
+from lmdistill.types import Annotation, Completion, Example, Rationale, Sampling
+
+
+class Colours(Task):
+    """A task for these tests."""
+
+    def examples(self, split: str) -> Sequence[Example]:
+        return [Example("e1", "sky", "blue", ("red", "blue")), Example("e2", "rose", "red", ("red", "blue"))]
+
+
+@dataclass
+class Says:
+    """A student that says what it is told to, and scores by table."""
+
+    texts: dict[str, list[str]]
+    scores: dict[tuple[str, str], float] = field(default_factory=dict)
+    asked: list[Sampling] = field(default_factory=list)
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling, **_: Any) -> list[list[Completion]]:
+        self.asked.append(sampling)
+        return [[Completion(text) for text in self.texts[prompt][: sampling.n]] for prompt in prompts]
+
+    def logprobs(self, sources: Sequence[str], targets: Sequence[str], given: Sequence[str] = ()) -> list[float]:
+        return [self.scores[pair] for pair in zip(sources, targets, strict=True)]
+
+
+ITEMS = [Annotation(example) for example in Colours().examples("test")]
+
+
+def test_greedy_decoding_asks_once_and_reads_the_text_as_the_answer() -> None:
+    student = Says({"sky": ["blue"], "rose": [""]})
+    found = predict(student, LabelOnly(), Colours(), ITEMS)
+    assert [one.answer for one in found] == ["blue", None]
+    assert found[1].reason == "empty" and found[0].confidence is None
+    assert (student.asked[0].n, student.asked[0].temperature, student.asked[0].top_k) == (1, 0.0, 0)
+
+
+def test_votes_are_counted_on_the_canonical_form() -> None:
+    cue = " So the answer is: "
+    student = Says(
+        {
+            "sky": [f"it is{cue}Blue", f"no{cue}red", f"as said{cue}blue.", "nothing"],
+            "rose": ["a", "b", "c", "d"],
+        }
+    )
+    found = predict(student, RationaleThenLabel(), Colours(), ITEMS, decoding=Decoding(samples=4))
+    assert dict(found[0].votes) == {"blue": 2, "red": 1}
+    assert found[0].confidence == 0.5 and found[0].rationale == "it is"
+    assert found[1].answer is None and found[1].reason == "no answer after the rationale"
+    assert student.asked[0].temperature == 0.7
+
+
+def test_constrained_decoding_takes_the_likeliest_choice() -> None:
+    scores = {("sky", "red"): -2.0, ("sky", "blue"): -1.0, ("rose", "red"): 0.0, ("rose", "blue"): -9.0}
+    found = predict(Says({}, scores), LabelOnly(), Colours(), ITEMS, decoding=Decoding(constrained=True))
+    assert [one.answer for one in found] == ["blue", "red"]
+    assert found[0].confidence == pytest.approx(1 / (1 + math.exp(-1)))  # softmax of (-2, -1)
+
+
+def test_constrained_decoding_needs_choices() -> None:
+    with pytest.raises(ConfigError, match=r"decoding.constrained needs choices; example 'e9' has none"):
+        predict(Says({}), LabelOnly(), Colours(), [Annotation(Example("e9", "x"))], decoding=Decoding(constrained=True))
+
+
+def test_confidence_and_abstention() -> None:
+    scores = {("sky", "blue"): math.log(0.9), ("rose", "red"): math.log(0.4)}
+    student = Says({"sky": ["blue"], "rose": ["red"]}, scores)
+    decoding = Decoding(confidence=True, abstain_below=0.5)
+    sure, unsure = predict(student, LabelOnly(), Colours(), ITEMS, decoding=decoding)
+    assert (sure.answer, sure.confidence) == ("blue", pytest.approx(0.9))
+    assert unsure.answer is None and unsure.reason == "abstained: confidence 0.40 is below 0.5"
+
+
+def test_predictions_are_kept_and_another_decoding_is_refused(tmp_path: Path) -> None:
+    student = Says({"sky": ["blue"], "rose": ["red"]})
+    first = predict(student, LabelOnly(), Colours(), ITEMS, folder=tmp_path)
+    again = predict(Says({}), LabelOnly(), Colours(), ITEMS, folder=tmp_path)
+    assert list(first) == list(again)
+    with pytest.raises(StoreError, match="decoding"):
+        predict(student, LabelOnly(), Colours(), ITEMS, folder=tmp_path, decoding=Decoding(beams=2))
+
+
+def test_a_student_folder_opens_alone(tmp_path: Path) -> None:
+    from lmdistill.students.seq2seq import Seq2seq
+
+    items = [
+        Annotation(item.example, (Rationale(f"{item.example.input} is so", item.example.label),)) for item in ITEMS
+    ]
+    objective = RationaleThenLabel(cue="answer:")
+    student = Seq2seq(dropout=0.0).open(["sky rose is so answer: blue red"], seed=0)
+    card = {"student": {"name": "seq2seq"}, "task": {"name": "table"}}
+    settings = TrainSettings(steps=60, batch_size=2, learning_rate=1e-2, device="cpu")
+    trained = train(student, objective, items, settings=settings, folder=tmp_path, card=card)
+    opened = open_student(trained.folder)
+    assert opened.objective == objective
+    found = predict(opened.student, opened.objective, Colours(), ITEMS, decoding=Decoding(max_tokens=12))
+    assert [(one.rationale, one.answer) for one in found] == [("sky is so", "blue"), ("rose is so", "red")]
+    sure = predict(
+        opened.student, opened.objective, Colours(), ITEMS, decoding=Decoding(max_tokens=12, confidence=True)
+    )
+    assert all(one.confidence is not None and 0.5 < one.confidence <= 1.0 for one in sure)
+
+
+@pytest.mark.parametrize("lacking", ["lmdistill.json", "model.safetensors", "config.json"])
+def test_a_student_folder_that_lacks_a_file_names_it(tmp_path: Path, lacking: str) -> None:
+    from lmdistill.students.seq2seq import Seq2seq
+
+    student = Seq2seq().open(["a b c"], seed=0)
+    student.save(tmp_path)
+    card = {"student": {"name": "seq2seq"}, "objective": {"name": "label_only"}}
+    (tmp_path / "lmdistill.json").write_text(json.dumps(card))
+    assert open_student(tmp_path).objective == LabelOnly()
+    (tmp_path / lacking).unlink()
+    with pytest.raises(StoreError, match=lacking):
+        open_student(tmp_path)
