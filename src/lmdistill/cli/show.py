@@ -78,7 +78,8 @@ def settings_of(cls: Any, prefix: str = "") -> typing.Iterator[Setting]:
             yield from settings_of(hint, f"{prefix}{field.name}.")
             continue
         if kind:
-            shown, choices = f"a name of `lmdistill list {kind}`", tuple(registry.names(kind))
+            several = "names" if "tuple" in str(hint) else "a name"
+            shown, choices = f"{several} of `lmdistill list {kind}`", tuple(registry.names(kind))
         else:
             shown, choices = _type_name(hint), _choices(hint)
         yield Setting(prefix + field.name, shown, default, required, choices, helps.get(field.name, ""))
@@ -86,10 +87,22 @@ def settings_of(cls: Any, prefix: str = "") -> typing.Iterator[Setting]:
 
 def _default(field: dataclasses.Field[Any]) -> tuple[Any, bool]:
     if field.default is not dataclasses.MISSING:
-        return config.settings_of(field.default), False
+        return _brief(field.default), False
     if field.default_factory is not dataclasses.MISSING:
-        return config.settings_of(field.default_factory()), False
+        return _brief(field.default_factory()), False
     return None, True
+
+
+def _brief(value: Any) -> Any:
+    """A default as one would write it: a component by its name, with what differs from that component's defaults."""
+    if isinstance(value, tuple | list):
+        return [_brief(item) for item in value]
+    written = config.settings_of(value)
+    if not (dataclasses.is_dataclass(value) and isinstance(written, dict) and "name" in written):
+        return written
+    plain = {field.name: _default(field)[0] for field in dataclasses.fields(value)}
+    changed = {name: item for name, item in written.items() if name != "name" and item != plain[name]}
+    return {"name": written["name"], **changed} if changed else written["name"]
 
 
 def _type_name(hint: Any) -> str:
