@@ -178,7 +178,7 @@ def value_in(said: str) -> Found:
     line = _first_line(said)
     if not line:
         return Found(None, "nothing after the answer cue")
-    expressions = arithmetic.expressions(SENTENCE.split(line)[0].rstrip("}"))
+    expressions = arithmetic.expressions(SENTENCE.split(line)[0])
     if not expressions:
         return Found(None, "not an arithmetic expression")
     if len(expressions) > 1:

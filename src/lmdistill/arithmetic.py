@@ -20,7 +20,7 @@ BITS = 4096
 """The size that a numerator or denominator may reach."""
 
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
-_TOKEN = re.compile(rf"\s*(?:({NUMBER}|\d+\.(?!\d))|(\*\*|[-+*/^()]))", re.ASCII)
+_TOKEN = re.compile(rf"\s*(?:(\d+\.(?!\d)|{NUMBER})|(\*\*|[-+*/^()]))", re.ASCII)
 _SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "∕": "/", "−": "-", "–": "-", "—": "-", "\u00a0": " "})
 
 

@@ -146,10 +146,13 @@ def _cues(body: str, own: str) -> list[_Cue]:
     if not spans:
         return []
     limits = [start for start, _, _ in spans[1:]] + [len(body)]
-    return [
-        _Cue(start, body[end:limit].strip(), conclusive)
-        for (start, end, conclusive), limit in zip(spans, limits, strict=True)
-    ]
+    found = []
+    for (start, end, conclusive), limit in zip(spans, limits, strict=True):
+        said = body[end:limit]
+        if body[:end].endswith("\\boxed{"):
+            said = said.partition("}")[0]
+        found.append(_Cue(start, said.strip(), conclusive))
+    return found
 
 
 def _opens_line(body: str, match: re.Match[str]) -> bool:
@@ -176,5 +179,5 @@ def _bare(body: str, choices: Sequence[str], lettered: bool) -> Parsed:
         answers = {found.answer for found in (first, last)} - {None}
         if len(answers) == 1:
             rest = body[body.find(units[0]) + len(units[0]) :] if first.answer else body[: body.rfind(units[-1])]
-            return Parsed(_LABEL.sub("", rest.strip(" .\n"), count=1).strip(), answers.pop())
+            return Parsed(_LABEL.sub("", rest.strip().removeprefix("."), count=1).strip(), answers.pop())
     return Parsed(_LABEL.sub("", body, count=1).strip(), None, "no answer cue")

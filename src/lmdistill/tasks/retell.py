@@ -23,7 +23,7 @@ class Retell(Made):
     """Events out of order become one sentence: every verb and thing has new words for it, the order is restored.
 
     'second ben vorak the budel aloft . first anna dorim the kasel yonder .' is told again as
-    'anna tirop the golud over there , then ben zavuk the nerip up high .'
+    'anna tirop the golud over there , then ben zavuk the nerip up high'
 
     Each of `verbs` verbs and `things` things has two new words that mean the same, and events are joined in three ways:
     one input has many right outputs, the label is one of them. Remembering the dictionary takes capacity and sorting
@@ -34,7 +34,6 @@ class Retell(Made):
     verbs: int = 60
     things: int = 120
 
-    reads = "text"
     metric = "token_f1"
 
     def __post_init__(self) -> None:
@@ -90,7 +89,7 @@ class Retell(Made):
             verbs, things = "|".join(self.new(verb)), "|".join(self.new(thing))
             parts.append(rf"{person} (?:{verbs}) the (?:{things}) {PLACES.get(place, place)}")
         pattern = rf" , (?:{'|'.join(JOINS)}) ".join(parts)
-        return re.fullmatch(rf"{pattern}(?: \.)?", " ".join(answer.split()).removesuffix(" .")) is not None
+        return re.fullmatch(pattern, self.canonical(answer)) is not None
 
     def _told(self, events: list[tuple[str, str, str, str]], rng: random.Random) -> str:
         parts = []
@@ -100,7 +99,7 @@ class Retell(Made):
         text = parts[0]
         for part in parts[1:]:
             text += f" , {pick(rng, JOINS)} {part}"
-        return text + " ."
+        return text
 
     def explain(self, question: str, rng: random.Random, *, wrong: bool = False) -> tuple[str, str]:
         events = _events(question.strip())
