@@ -68,7 +68,7 @@ class Answers:
             self._read(index)
 
     def _read(self, index: int) -> None:
-        example = self.examples[index]
+        example = self.askings[0].example(index)
         kept: list[Rationale] = []
         rejected: list[Rationale] = []
         forms: dict[str, str] = {}  # canonical form -> the form first seen, so that equal answers are equal strings

@@ -61,12 +61,13 @@ class Asking:
         self._out = 0
         self._changed = asyncio.Event()
         self._firsts: dict[int, Request] = {}  # first requests of the examples that are being asked
+        self._open: dict[int, Example] = {}
 
     # --- the state of a sample ---
 
     def state(self, index: int, sample: int) -> State:
         """Walk through what is stored of a sample of an example."""
-        example = self.examples[index]
+        example = self.example(index)
         request = self._first(index, example, sample)
         paid: list[Stored] = []
         said: list[Completion] = []
@@ -94,12 +95,23 @@ class Asking:
             return self.teacher.request(self.prompter.ask(example, sample), self._one, example)
         request = self._firsts.get(index)
         if request is None:
+            if len(self._firsts) > 10_000:  # a memo only: another teacher may be far behind
+                self._firsts.clear()
+                self._open.clear()
             request = self._firsts[index] = self.teacher.request(self.prompter.ask(example), self._one, example)
         return request
+
+    def example(self, index: int) -> Example:
+        """An example, read or drawn once while it is being asked."""
+        example = self._open.get(index)
+        if example is None:
+            example = self._open[index] = self.examples[index]
+        return example
 
     def forget(self, index: int) -> None:
         """An example is done with."""
         self._firsts.pop(index, None)
+        self._open.pop(index, None)
 
     def _roomier(self, request: Request) -> Request:
         room = int(request.sampling.max_tokens * self._more_room)
@@ -138,6 +150,14 @@ class Asking:
                 await self._changed.wait()
             else:
                 return
+
+    def lacking(self) -> Iterator[Request]:
+        """The requests that would be made now."""
+        for index, requests in enumerate(self._missing(lambda index, sample: None)):
+            yield from requests
+            if index % 1000 == 0:
+                self._firsts.clear()
+                self._open.clear()
 
     def _missing(self, tell: Tell) -> Iterator[list[Request]]:
         """What each example lacks; an empty list now and then where nothing is."""

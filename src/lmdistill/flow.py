@@ -28,7 +28,8 @@ class Limits:
     """How hard an endpoint may be asked.
 
     `tries` counts all attempts at one request; waits between them grow from `backoff` to `backoff_most` seconds, with
-    full jitter. `patience` is how many seconds may pass with failures and not one answer before everything stops.
+    full jitter. `patience` is how many seconds may pass with failures and not one answer before everything stops (a
+    third of it before the very first answer).
     """
 
     concurrency: int = 64
@@ -89,7 +90,7 @@ class Flow(Generic[R]):
         self._failures_since = 0
         self._stopped = asyncio.Event()
         self._puller: asyncio.Task[Any] | None = None
-        self._stop_error: TeacherError | None = None
+        self._stop_error: BaseException | None = None
 
     def stop(self) -> None:
         """Take no more requests and try none again; what is in flight comes to its end."""
@@ -147,6 +148,7 @@ class Flow(Generic[R]):
                 task = asyncio.create_task(self._serve(request, attempt, bound, done))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
+                task.add_done_callback(self._check)
             while tasks:
                 await asyncio.wait(tasks)
         finally:
@@ -306,12 +308,18 @@ class Flow(Generic[R]):
                 self._fail(TeacherError(f"the endpoint refused all of the first {self._refused}: {outcome.why}"))
         else:
             self._failures_since += 1
-            if now - self._last_answer > self.limits.patience and self._failures_since >= 3:
-                seconds = f"{self.limits.patience:g} seconds"
+            patience = self.limits.patience if self._answered else self.limits.patience / 3
+            if now - self._last_answer > patience and self._failures_since >= 3:
+                seconds = f"{patience:g} seconds"
                 message = f"no answer for {seconds} and {self._failures_since} failures, the last: {outcome.why}"
                 self._fail(TeacherError(f"{message}. What was answered is kept; run again when the endpoint is back"))
 
-    def _fail(self, error: TeacherError) -> None:
+    def _check(self, task: asyncio.Task[None]) -> None:
+        """An error that nobody expected stops everything and is raised, instead of losing its request."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
         if self._stop_error is None or isinstance(self._stop_error, BudgetReached):
             self._stop_error = error
         self.stop()

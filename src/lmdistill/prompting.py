@@ -100,10 +100,9 @@ class Prompter:
         told = self.task.shown(example, example.label) if self.show_answer and example.label is not None else None
         question = self._question(self.question(example), told)
         question += style.last or (" Let's think step by step." if self.stages == 2 else "")
-        lettered = [(shot, _lettered(shot)) for shot in shots]
         pairs = [
-            (self._question(shot.input, answer if told is not None else None), self._answer(shot, answer, told))
-            for shot, answer in lettered
+            (self._question(shot.input, None if told is None else shot.answer), self._answer(shot, told))
+            for shot in shots
         ]
         system = self._system()
         schema = self._schema(example) if self.prompting.answer == "json" else None
@@ -120,7 +119,7 @@ class Prompter:
     def follow(self, example: Example, prompt: Prompt, text: str) -> Prompt:
         """The second request of two stages: what was said, and the demand for the answer alone."""
         cue = prompt_styles.SECOND_STAGE
-        if example.choices:
+        if example.choices and self.task.lettered:
             last = chr(96 + len(example.choices))
             cue = prompt_styles.SECOND_STAGE_CHOICES.format(first="a", last=last)
         if prompt.plain:
@@ -129,15 +128,19 @@ class Prompter:
         return Prompt((*prompt.messages, Message("assistant", text.strip() or "..."), Message("user", cue)))
 
     def question(self, example: Example) -> str:
-        """What the teacher reads of an example: its input, with the choices where the input does not list them."""
+        """What the teacher reads of an example: its input, with the choices where nothing else tells them."""
         if self.prompting.question is not None:
             text = render(self.prompting.question, values_of(example))
         else:
             text = _readable(example.input, example.fields)
-        if example.choices and not all(choice in text for choice in example.choices):
+        if not example.choices or all(choice in text for choice in example.choices):
+            return text
+        if self.task.lettered:
             listed = "\n".join(f"({chr(97 + i)}) {choice}" for i, choice in enumerate(example.choices))
-            text = f"{text}\nAnswer Choices:\n{listed}"
-        return text
+            return f"{text}\nAnswer Choices:\n{listed}"
+        if all(choice in self.task.instruction for choice in example.choices):
+            return text
+        return f"{text}\nAnswer with one of: {', '.join(example.choices)}."
 
     def _question(self, text: str, told: str | None) -> str:
         """A question in the style's frame; `told` is the answer that the teacher is shown, if it is."""
@@ -148,11 +151,11 @@ class Prompter:
             question = f"{question}\nA:" if question.startswith("Q:") else f"Q: {question}\nA:"
         return question
 
-    def _answer(self, shot: Exemplar, answer: str, told: str | None) -> str:
+    def _answer(self, shot: Exemplar, told: str | None) -> str:
         if self.prompting.answer == "json":
-            return json.dumps({"rationale": shot.rationale, "answer": answer}, ensure_ascii=False)
+            return json.dumps({"rationale": shot.rationale, "answer": shot.answer}, ensure_ascii=False)
         frame = self.style.answer if told is None else self.style.explained
-        parts = {"{rationale}": shot.rationale.strip(), "{cue}": self.cue, "{answer}": answer.rstrip(".")}
+        parts = {"{rationale}": shot.rationale.strip(), "{cue}": self.cue, "{answer}": shot.answer.rstrip(".")}
         return re.sub(r"\{rationale\}|\{cue\}|\{answer\}", lambda match: parts[match[0]], frame)
 
     def _system(self) -> str:
@@ -257,9 +260,3 @@ def _readable(text: str, fields: Mapping[str, Any]) -> str:
         return f"Premise: {fields['premise']}\nHypothesis: {fields['hypothesis']}"
     premise, mark, hypothesis = text.partition("</s>")
     return f"Premise: {premise.strip()}\nHypothesis: {hypothesis.strip()}" if mark else text
-
-
-def _lettered(shot: Exemplar) -> str:
-    """An exemplar's answer with its letter, where the question lists it: '(b) blue'."""
-    letter = re.search(rf"\((\w)\)\s*{re.escape(shot.answer)}\s*(?:$|\n|\()", shot.input)
-    return f"({letter[1]}) {shot.answer}" if letter else shot.answer

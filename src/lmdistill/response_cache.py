@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from lmdistill import wire
 from lmdistill.errors import StoreError
-from lmdistill.types import Completion, Usage
+from lmdistill.types import Completion
 
 # One row an answer. The samples of one response share it: it stands in the row whose `sample` is `holder`.
 SCHEMA = """
@@ -42,6 +42,14 @@ class Stored(NamedTuple):
     completion: Completion
     seconds: float
     batch: bool
+
+
+class Rates(NamedTuple):
+    """What answers of a model use on average, and from how many responses that is known."""
+
+    tokens_per_byte: float
+    completion_tokens: float
+    responses: int
 
 
 def default_path() -> Path:
@@ -187,17 +195,23 @@ class ResponseCache:
         with self._errors():
             return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
 
-    def means(self, endpoint: str, model: str) -> Usage | None:
-        """Tokens of a response of one sample of this model, on average over the last thousand; None before any."""
+    def rates(self, endpoint: str, model: str, last: int = 200) -> Rates | None:
+        """What this model's last responses used: input tokens for a byte of the prompt, output tokens an answer."""
         query = """
-            SELECT avg(prompt_tokens), avg(completion_tokens), avg(cached_tokens) FROM (
-                SELECT a.* FROM answers a JOIN places p ON p.id = a.place
-                WHERE p.endpoint = ? AND p.model = ? AND a.prompt_tokens IS NOT NULL AND NOT EXISTS (
-                    SELECT 1 FROM answers b WHERE b.key = a.key AND b.holder = a.sample AND b.sample <> a.sample)
-                ORDER BY a.id DESC LIMIT 1000)"""
+            SELECT a.request, a.prompt_tokens, a.completion_tokens,
+                   (SELECT count(*) FROM answers b WHERE b.key = a.key AND b.holder = a.sample)
+            FROM answers a JOIN places p ON p.id = a.place
+            WHERE p.endpoint = ? AND p.model = ? AND a.prompt_tokens > 0 ORDER BY a.id DESC LIMIT ?"""
         with self._errors():
-            row = self._db.execute(query, (endpoint, model)).fetchone()
-        return None if row[0] is None else Usage(*(round(value) for value in row))
+            rows = self._db.execute(query, (endpoint, model, last)).fetchall()
+        if not rows:
+            return None
+        size = sum(len(wire.shown(json.loads(_unpack(row[0]))).encode(errors="surrogatepass")) for row in rows)
+        return Rates(
+            sum(row[1] for row in rows) / max(size, 1),
+            sum(row[2] for row in rows) / sum(row[3] for row in rows),
+            len(rows),
+        )
 
     # --- looking and tidying ---
 

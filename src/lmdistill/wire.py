@@ -72,6 +72,7 @@ def request_body(
 
     Args:
         logprobs: how many alternatives to each token are wanted; None for no log-probabilities at all.
+        extra: fields laid over these; None takes one away (models that accept no 'temperature').
         room: the field that limits the answer's length (reasoning models want 'max_completion_tokens').
     """
     body: dict[str, Any] = {"model": model}
@@ -98,7 +99,7 @@ def request_body(
         named = {"name": "answer", "schema": prompt.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": named}
     body.update(extra or {})
-    return body
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def shown(body: Mapping[str, Any]) -> str:

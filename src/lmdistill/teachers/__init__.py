@@ -63,6 +63,10 @@ class Teacher(ABC):
     endpoint: str
     model: str
     price: Price | None = FREE
+    batched: bool = False
+    """Whether it answers by the Batch API, at its price."""
+    recorded: bool = False
+    """Whether its answers are there already, so that reading them asks nobody."""
     most_samples: int | None = None
     """How many samples one request may ask for; None where there is no limit."""
     cache: ResponseCache | None = None
@@ -102,7 +106,7 @@ class Teacher(ABC):
         """How many attempts failed and were made again, by reason."""
         return {}
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
+    def generate(self, prompts: Sequence[str | Prompt], sampling: Sampling) -> list[list[Completion]]:
         """`sampling.n` completions for each prompt, in order: a teacher used like a student.
 
         Raises:
@@ -110,10 +114,11 @@ class Teacher(ABC):
         """
         return run_async(self._generate(prompts, sampling))
 
-    async def _generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
+    async def _generate(self, prompts: Sequence[str | Prompt], sampling: Sampling) -> list[list[Completion]]:
         cache = self.cache or ResponseCache(None)
         one = replace(sampling, n=1)
-        asked = [self.request(plain(text), one, Example(str(i), text)) for i, text in enumerate(prompts)]
+        shown = [plain(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        asked = [self.request(prompt, one, Example(str(i), prompt.question)) for i, prompt in enumerate(shown)]
         for _ in range(sampling.n):  # an endpoint that ignores `n` brings one sample a round
             lacking: dict[str, Request] = {}
             for request in asked:

@@ -44,6 +44,7 @@ class BatchClient(Client):
     """A client that answers by batches."""
 
     batch: Batch = field(default_factory=Batch)
+    batched = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

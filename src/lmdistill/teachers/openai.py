@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import re
@@ -89,7 +90,7 @@ class OpenAI(TeacherSettings):
             logprobs=self.logprobs,
             room=self.room,
             extra=self.body,
-            limits=self.limits,
+            limits=dataclasses.replace(self.limits, patience=max(self.limits.patience, 3 * self.timeout + 1)),
             price=price,
             most_samples=self.samples_per_request,
             ledger=ledger or Ledger(),

@@ -93,6 +93,8 @@ class Replay(TeacherSettings):
 class Recording(Teacher):
     """An open file of answers. A sample that was never recorded is an empty answer with the reason 'not recorded'."""
 
+    recorded = True
+
     def __init__(self, source: str, endpoint: str, settings: Replay, records: Mapping[str, list[str]]) -> None:
         self.source = source
         self.endpoint = endpoint

@@ -25,6 +25,7 @@ from lmdistill.teachers._client import Client, HttpAnswer
 from lmdistill.types import Example, Sampling
 from lmdistill.wire import Prompt, shown, write_response
 
+WRITE = re.compile(r"Write (\d+) new inputs for this task")
 TOKEN = re.compile(r"\s*\w+|\s*[^\w\s]")
 MUSINGS = (
     "This one is hard to say.",
@@ -142,6 +143,9 @@ class ScriptedEndpoint:
         return 200, write_response(model, texts, chat=chat, prompt_tokens=prompt_tokens, completion_tokens=spent)
 
     def _choice(self, body: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
+        wanted = WRITE.search(shown(body))
+        if wanted:
+            return _cut(body, self._inputs(int(wanted[1]), rng), rng, sure=True)
         draw = rng.random()
         wrong = draw < self.settings.error_rate
         lost = wrong or draw < self.settings.error_rate + self.settings.unparsable_rate
@@ -151,6 +155,12 @@ class ScriptedEndpoint:
         elif lost and not wrong:
             text = rng.choice(MUSINGS)
         return _cut(body, text, rng, sure=not lost)
+
+    def _inputs(self, count: int, rng: random.Random) -> str:
+        """New questions, among those that only training sees."""
+        known = self.task.examples("train")
+        drawn = [known[rng.randrange(len(known))].input for _ in range(count)] if known else []
+        return "\n".join(f"<input>{question}</input>" for question in drawn)
 
     def _solve(self, body: Mapping[str, Any], rng: random.Random, *, wrong: bool) -> str | None:
         for question in questions(body):
