@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lmdistill.students import Batch, _sharing
 from lmdistill.types import View
@@ -129,3 +135,21 @@ def test_a_model_that_cannot_take_it_falls_back_with_a_message(capsys: pytest.Ca
     one = Seq2seqStudent(model, own, sharing="full", max_source=9, max_target=9, overflow="refuse")
     assert one.sharing == "encoder"
     assert "trained with sharing='encoder'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_equal_one_that_does_not(tmp_path: Path) -> None:
+    program = Path(__file__).parents[1] / "sharing_program.py"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for launcher, sharing in (([], "none"), (two, "full")):
+        command = [sys.executable, *launcher, str(program), str(tmp_path / sharing), sharing]
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
+    for kind in ("Causal", "Seq2seq"):
+        plain, shared = (load_file(tmp_path / way / kind / "student/model.safetensors") for way in ("none", "full"))
+        assert max(float((plain[name] - shared[name]).abs().max()) for name in plain) < 1e-5
+        logs = [(tmp_path / way / kind / "log.jsonl").read_text() for way in ("none", "full")]
+        losses = [[json.loads(line)["loss"] for line in log.splitlines()] for log in logs]
+        assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+        assert losses[0][-1] < losses[0][0]

@@ -18,6 +18,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
+    "nano": Size(32, 64, 4, 1),
     "tiny": Size(64, 128, 4, 2),
     "mini": Size(128, 256, 4, 2),
     "small": Size(128, 512, 4, 4),
