@@ -87,15 +87,16 @@ class Rows(Sequence[T], Generic[T]):
         try:
             return self.path.open("rb")
         except OSError as error:
-            remedy = f"remove the folder {self.path.parent} to make it again"
-            raise StoreError(f"{self.path} cannot be read ({error.strerror}); {remedy}") from error
+            raise StoreError(f"{self.path} cannot be read ({error.strerror}); {self._remedy()}") from error
 
     def _row(self, line: bytes) -> T:
         try:
             return from_line(self.kind, line)
         except ValueError as error:
-            remedy = f"remove the folder {self.path.parent} to make it again"
-            raise StoreError(f"{self.path} is damaged ({error}); {remedy}") from error
+            raise StoreError(f"{self.path} is damaged ({error}); {self._remedy()}") from error
+
+    def _remedy(self) -> str:
+        return f"if a stage of a run wrote it, remove the folder {self.path.parent} to make it again"
 
     def __len__(self) -> int:
         return len(self._offsets)

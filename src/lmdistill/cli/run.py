@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lmdistill import config, registry, store
+from lmdistill.cli._settings import AsJson as AsJson
+from lmdistill.cli._settings import Config as Config
+from lmdistill.cli._settings import Sets as Sets
 from lmdistill.cli._table import show_report
 from lmdistill.errors import ConfigError
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="A run file (YAML) with the recipe's settings.")]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting, as in train.steps=500.")
-]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder that the run fills; a finished stage is skipped.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write the report as JSON.")]
 
 
 def command(
@@ -37,7 +36,7 @@ def command(
     print(f"report: {out / 'report.json'}")
 
 
-def build(recipe: str, config_file: Path | None, sets: Any = ()) -> Any:
+def build(recipe: str, config_file: Path | None, sets: Sequence[str] = ()) -> Any:
     """The recipe with the settings of a run file and of `--set`.
 
     Raises:

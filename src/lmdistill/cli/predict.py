@@ -1,0 +1,98 @@
+"""`lmdistill predict --student DIR --out FILE`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lmdistill import config, store
+from lmdistill.cli._settings import Config, Sets, Task, first_row, rows_at
+from lmdistill.config import component
+from lmdistill.errors import ConfigError, DataError
+from lmdistill.objectives import Objective
+from lmdistill.predict import Decoding, open_student, predict
+from lmdistill.tasks import Task as TaskKind
+from lmdistill.types import Annotation, Example, Hit, Passage, Rationale
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `predict` can be told in a run file; what is left out comes from the student's own card."""
+
+    task: TaskKind = component("tasks")
+    decoding: Decoding = field(default_factory=Decoding)
+
+
+def command(
+    student: Annotated[Path, typer.Option("--student", help="A student's folder, as in RUN/seed-0/train/student.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file for the predictions (JSON Lines).")],
+    task: Task = "",
+    split: Annotated[str, typer.Option("--split", help="The examples to answer.")] = "test",
+    items: Annotated[
+        Path | None, typer.Option("--items", help="Annotated rows to answer instead of a split; passages ride along.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Answer the first so many only.")] = None,
+    config_file: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Answer a task's examples with a trained student."""
+    if out.is_dir():
+        raise ConfigError(f"--out {out}: is a folder; name a file, as in predictions.jsonl")
+    given = config.load(config_file, [f"task={task}"] * bool(task) + list(sets or ()))
+    opened = open_student(student)
+    known = {key: opened.card[key] for key in ("task", "decoding") if key in opened.card}
+    settings = config.build(Settings, laid_over(known, given))
+    questions = _questions(settings.task, split, items)[:limit]
+    if items is None and (lacking := read_besides(opened.objective, questions[0].example)):
+        raise ConfigError(f"this student reads {lacking} beside the input; give rows that hold them with --items")
+    predictions = predict(opened.student, opened.objective, settings.task, questions, decoding=settings.decoding)
+    count = store.write_rows(out, predictions)
+    answered = sum(prediction.answer is not None for prediction in predictions)
+    print(f"predictions: {out} ({answered:,} of {count:,} answered)")
+
+
+def laid_over(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over others of the same component; another component takes nothing from the one it replaces.
+
+    >>> laid_over({"task": {"name": "nli", "test": 9}}, {"task": {"test": 5}})
+    {'task': {'name': 'nli', 'test': 5}}
+    >>> laid_over({"task": {"name": "nli", "test": 9}}, {"task": "sums"})
+    {'task': {'name': 'sums'}}
+    """
+    out = dict(known)
+    for key, value in given.items():
+        old = out.get(key)
+        if isinstance(old, Mapping) and "name" in old and isinstance(value, str):
+            value = {"name": value}
+        if (
+            isinstance(old, Mapping)
+            and isinstance(value, Mapping)
+            and value.get("name", old.get("name")) == old.get("name")
+        ):
+            value = laid_over(old, value)
+        out[key] = value
+    return out
+
+
+def read_besides(objective: Objective, example: Example) -> str:
+    """What a student's prompt shows beside the example ('a rationale', 'passages'), found by trying; '' for nothing."""
+    bare = Annotation(example)
+    plain = objective.prompt(bare)
+    if objective.prompt(replace(bare, hits=(Hit(Passage("probe", "probe"), 1.0),))) != plain:
+        return "passages"
+    return "a rationale" if objective.prompt(replace(bare, rationales=(Rationale("probe", "probe"),))) != plain else ""
+
+
+def _questions(task: TaskKind, split: str, items: Path | None) -> list[Annotation]:
+    if items is not None:
+        rows = rows_at(items, Annotation)
+        first_row(rows)
+        return list(rows)
+    examples: Sequence[Example] = task.examples(split)
+    if not len(examples):
+        raise DataError(f"the task has no examples in the split {split!r}")
+    return [Annotation(example) for example in examples]
