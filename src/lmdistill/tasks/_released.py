@@ -71,7 +71,7 @@ class Released(Sourced):
             found = {split: Share(hub_split=name) for split, name in self.hub_splits.items()}
         else:
             found = {split: Share(files) for split, files in files_of(self.path).items()}
-        return shared_out(found, self.valid_fraction, self.test_fraction, valid_is_test=True)
+        return shared_out(found, self.valid_fraction, self.test_fraction, folder=True)
 
     def rows(self, share: Share) -> Iterator[Row]:
         if share.hub_split:

@@ -123,20 +123,21 @@ def files_of(path: Path) -> dict[str, tuple[Path, ...]]:
     return {"all": (every[0],)}
 
 
-def shared_out(found: Mapping[str, Share], valid: float, test: float, *, valid_is_test: bool) -> dict[str, Share]:
+def shared_out(found: Mapping[str, Share], valid: float, test: float, *, folder: bool) -> dict[str, Share]:
     """Which rows each split takes, from the sources that there are; 'all' is one source for all of them.
 
     A split that is missing takes a share of the training rows (`valid`, `test`), which training then does without.
 
     Args:
-        valid_is_test: where there is no test source, the validation source is the test set.
+        folder: whether the names are only what files happen to be called. Then, where there is no test source, the
+            validation source is the test set, and a source by itself is shared out whatever its name.
     """
     out = dict(found)
-    if valid_is_test and "train" in out and "valid" in out and "test" not in out:
+    if folder and "train" in out and "valid" in out and "test" not in out:
         out["test"] = out.pop("valid")
     source = out.pop("all", None) or out.get("train")
     labelled = [split for split in out if split != "unlabelled"]
-    if source is None and len(labelled) == 1:
+    if folder and source is None and len(labelled) == 1:
         source = out.pop(labelled[0])
     if source is not None:
         low = 0.0

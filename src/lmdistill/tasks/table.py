@@ -178,7 +178,7 @@ class Table(Description, Sourced):  # type: ignore[misc]
         if self.split_column:
             every = found.get("all") or found["train"]
             return dict.fromkeys(ALIASES, every)
-        out = shared_out(found, self.valid_fraction, self.test_fraction, valid_is_test=False)
+        out = shared_out(found, self.valid_fraction, self.test_fraction, folder=False)
         unlabelled = found.get("all") or found.get("train")
         return out if "unlabelled" in out or unlabelled is None else {**out, "unlabelled": unlabelled}
 
@@ -267,9 +267,6 @@ def _described(file: Path) -> Description:
         ConfigError: every problem in it at once.
     """
     settings = config.load(file)
-    listed = settings.get("choices")
-    if isinstance(listed, list) and any(isinstance(choice, bool) for choice in listed):
-        raise ConfigError(f"{file}: choices: put yes and no in quotes; YAML reads them bare as true and false")
     try:
         given = config.build(Description, settings)
     except ConfigError as error:
