@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from lmdistill.errors import BudgetReached, ConfigError, TeacherError
+from lmdistill.pacing import Pace, Slots
 from lmdistill.pricing import Bound
 
 R = TypeVar("R")
 Verdict = Literal["answered", "again", "slow down", "refused", "fatal"]
+HOPELESS = 20
+"""So many refusals before the first answer mean that everything is refused."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,18 @@ class Limits:
 
     def __post_init__(self) -> None:
         problems = [
-            f"limits.{name}: {getattr(self, name)} is too small; at least {least} was expected"
-            for name, least in (("concurrency", 1), ("tries", 1))
-            if getattr(self, name) < least
+            f"limits.{name}: {getattr(self, name)} is too small; at least 1 was expected"
+            for name in ("concurrency", "tries")
+            if getattr(self, name) < 1
         ]
         problems += [
             f"limits.{name}: {getattr(self, name)} is not above 0"
             for name in ("requests_per_minute", "tokens_per_minute", "patience")
             if getattr(self, name) is not None and getattr(self, name) <= 0
         ]
+        if self.backoff < 0 or self.backoff_most < self.backoff:
+            given = f"{self.backoff} and {self.backoff_most}"
+            problems.append(f"limits: 0 <= backoff <= backoff_most was expected, got {given}")
         if problems:
             raise ConfigError(problems)
 
@@ -69,25 +75,31 @@ class Attempt:
     tokens: int | None = None
 
 
+@dataclass(slots=True)
+class _Work(Generic[R]):
+    """A stream under way."""
+
+    attempt: Callable[[R], Awaitable[Attempt]]
+    bound: Callable[[R], Bound]
+    done: asyncio.Queue[tuple[R, Attempt, float] | None]
+
+
 class Flow(Generic[R]):
-    """Runs attempts at requests under limits. One flow serves one endpoint and may run several streams in turn."""
+    """Runs attempts at a stream of requests under limits."""
 
     def __init__(self, limits: Limits, *, rng: random.Random | None = None) -> None:
         self.limits = limits
-        self.limit = float(limits.concurrency)  # adapts
+        self.slots = Slots(limits.concurrency)
+        self.pace = Pace(limits.requests_per_minute, limits.tokens_per_minute)
         self.attempts = 0
         self.retries: collections.Counter[str] = collections.Counter()
         self._rng = rng or random.Random()
-        self._active = 0
-        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
         self._backlog = 0  # requests that wait for another try
-        self._resume_at = 0.0
-        self._next_request = 0.0
-        self._next_tokens = 0.0
         self._answered = 0
         self._refused = 0
-        self._last_answer = 0.0
+        self._last_answer = time.monotonic()
         self._failures_since = 0
+        self._in_flight: dict[int, float] = {}  # when each attempt began, the oldest first
         self._stopped = asyncio.Event()
         self._puller: asyncio.Task[Any] | None = None
         self._stop_error: BaseException | None = None
@@ -99,8 +111,7 @@ class Flow(Generic[R]):
         self._stopped.set()
         if self._puller is not None and self._puller is not asyncio.current_task():
             self._puller.cancel()
-        while self._waiting:
-            self._wake()
+        self.slots.open()
 
     async def stream(
         self,
@@ -115,37 +126,32 @@ class Flow(Generic[R]):
         Raises:
             BudgetReached: an attempt was not admitted. TeacherError: the endpoint fails, or refuses everything.
         """
-        done: asyncio.Queue[tuple[R, Attempt, float] | None] = asyncio.Queue()
+        work = _Work(attempt, bound, asyncio.Queue())
         self._last_answer = time.monotonic()
-        feeder = asyncio.create_task(self._feed(requests, attempt, bound, done))
+        feeder = asyncio.create_task(self._feed(requests, work))
         try:
-            while (item := await done.get()) is not None:
+            while (item := await work.done.get()) is not None:
                 yield item
             await feeder
         finally:
             feeder.cancel()
-            with contextlib.suppress(asyncio.CancelledError, TeacherError):
+            with contextlib.suppress(asyncio.CancelledError):
                 await feeder
         if self._stop_error is not None:
             raise self._stop_error
 
-    async def _feed(
-        self,
-        requests: AsyncIterable[R],
-        attempt: Callable[[R], Awaitable[Attempt]],
-        bound: Callable[[R], Bound],
-        done: asyncio.Queue[tuple[R, Attempt, float] | None],
-    ) -> None:
+    async def _feed(self, requests: AsyncIterable[R], work: _Work[R]) -> None:
+        """Give every request a task of its own, as slots become free."""
         tasks: set[asyncio.Task[None]] = set()
         source = aiter(requests)
         try:
             while not self._stopped.is_set():
-                await self._acquire(first=False)
+                await self.slots.acquire(crowded=self._backlog > 2 * self.limits.concurrency)
                 request = await self._pull(source)
                 if request is None:
-                    self._release()
+                    self.slots.release()
                     break
-                task = asyncio.create_task(self._serve(request, attempt, bound, done))
+                task = asyncio.create_task(self._serve(request, work))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 task.add_done_callback(self._check)
@@ -154,7 +160,7 @@ class Flow(Generic[R]):
         finally:
             for task in tasks:
                 task.cancel()
-            done.put_nowait(None)
+            work.done.put_nowait(None)
 
     async def _pull(self, source: AsyncIterator[R]) -> R | None:
         """The next request, or None at the end or when stopped meanwhile."""
@@ -164,111 +170,69 @@ class Flow(Generic[R]):
         try:
             return await anext(source, None)
         except asyncio.CancelledError:
-            if not self._stopped.is_set():
+            if not self._stopped.is_set() or self._puller is None:
                 raise
-            if self._puller is not None:
-                self._puller.uncancel()
+            self._puller.uncancel()
             return None  # stopped while there was nothing to take
         finally:
             self._puller = None
 
-    async def _serve(
-        self,
-        request: R,
-        attempt: Callable[[R], Awaitable[Attempt]],
-        bound: Callable[[R], Bound],
-        done: asyncio.Queue[tuple[R, Attempt, float] | None],
-    ) -> None:
+    async def _serve(self, request: R, work: _Work[R]) -> None:
         """All tries of one request; begins with a slot held."""
-        most = bound(request)
+        most = work.bound(request)
+        guessed = most.prompt_tokens / 4 + most.completion_tokens
         started = time.monotonic()
         tries = 0
         while True:
             try:
-                await self._pace(most)
+                await self._wait_until(self.pace.book(time.monotonic(), guessed))
                 if self._stopped.is_set():
                     return
                 tries += 1
-                self.attempts += 1
-                outcome = await attempt(request)
+                outcome = await self._try(request, work)
             except TeacherError as error:
                 self._fail(error)
                 return
             finally:
-                self._release()
-            self._learn(outcome, most)
-            if outcome.verdict == "answered":
-                done.put_nowait((request, outcome, time.monotonic() - started))
-                return
-            if outcome.verdict in ("refused", "fatal") or tries >= self.limits.tries:
-                done.put_nowait((request, outcome, time.monotonic() - started))
+                self.slots.release()
+            self._learn(outcome, guessed)
+            if outcome.verdict in ("answered", "refused", "fatal") or tries >= self.limits.tries:
+                work.done.put_nowait((request, outcome, time.monotonic() - started))
                 return
             self.retries[outcome.why] += 1
-            if not await self._back_off(tries, outcome.wait):
-                return
-            await self._acquire(first=True)
+            await self._back_off(tries, outcome.wait)
             if self._stopped.is_set():
-                self._release()
                 return
+            await self.slots.acquire(first=True)
 
-    # --- slots ---
-
-    async def _acquire(self, *, first: bool) -> None:
-        """Wait for a slot; a request that is tried again goes before new ones, which wait while too many wait."""
-        crowded = not first and self._backlog > 2 * self.limits.concurrency
-        if not crowded and self._active < int(self.limit) and (first or not self._waiting):
-            self._active += 1
-            return
-        if self._stopped.is_set():
-            self._active += 1
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        (self._waiting.appendleft if first else self._waiting.append)(future)
+    async def _try(self, request: R, work: _Work[R]) -> Attempt:
+        self.attempts += 1
+        number = self.attempts
+        self._in_flight[number] = time.monotonic()
         try:
-            await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self._release()
-            raise
-
-    def _release(self) -> None:
-        self._active -= 1
-        while self._waiting and self._active < int(self.limit):
-            self._wake()
-
-    def _wake(self) -> None:
-        future = self._waiting.popleft()
-        if not future.done():
-            self._active += 1
-            future.set_result(None)
+            return await work.attempt(request)
+        finally:
+            del self._in_flight[number]
 
     # --- waiting ---
 
-    async def _pace(self, most: Bound) -> None:
-        """Wait for 'Retry-After' and for the budgets per minute."""
-        now = time.monotonic()
-        start = max(now, self._resume_at)
-        if self.limits.requests_per_minute:
-            start = max(start, self._next_request)
-            self._next_request = start + 60.0 / self.limits.requests_per_minute
-        if self.limits.tokens_per_minute:
-            start = max(start, self._next_tokens)
-            tokens = most.prompt_tokens / 4 + most.completion_tokens
-            self._next_tokens = start + 60.0 * tokens / self.limits.tokens_per_minute
-        while start > now and not self._stopped.is_set():
-            await self._sleep(start - now)
-            now = time.monotonic()
-            start = max(start, self._resume_at)
+    async def _wait_until(self, start: float) -> None:
+        """Sleep until a time, and longer where everybody was told to wait meanwhile."""
+        while not self._stopped.is_set():
+            start = max(start, self.pace.resume_at)
+            left = start - time.monotonic()
+            if left <= 0:
+                return
+            await self._sleep(left)
 
-    async def _back_off(self, tries: int, wait: float | None) -> bool:
-        """Wait outside the slots before the next try; False when stopped meanwhile."""
+    async def _back_off(self, tries: int, wait: float | None) -> None:
+        """Wait outside the slots before the next try."""
         delay = self._rng.uniform(0.0, min(self.limits.backoff * 2 ** (tries - 1), self.limits.backoff_most))
         self._backlog += 1
         try:
             await self._sleep(max(delay, wait or 0.0))
         finally:
             self._backlog -= 1
-        return not self._stopped.is_set()
 
     async def _sleep(self, seconds: float) -> None:
         if seconds <= 0:
@@ -279,40 +243,39 @@ class Flow(Generic[R]):
 
     # --- learning ---
 
-    def _learn(self, outcome: Attempt, most: Bound) -> None:
-        """Adapt to what an attempt came to; stop when there is no hope.
-
-        A refusal for load takes one slot away and an answer gives 0.3 back: the limit settles where less than a
-        quarter of the attempts are refused, and random refusals below that share cost no speed.
-        """
+    def _learn(self, outcome: Attempt, guessed: float) -> None:
+        """Adapt to what an attempt came to; stop when there is no hope."""
         now = time.monotonic()
         if outcome.verdict == "answered":
             self._answered += 1
             self._last_answer = now
             self._failures_since = 0
-            self.limit = min(self.limit + 0.3, float(self.limits.concurrency))
-            if self.limits.tokens_per_minute and outcome.tokens is not None:
-                guessed = most.prompt_tokens / 4 + most.completion_tokens
-                self._next_tokens += 60.0 * (outcome.tokens - guessed) / self.limits.tokens_per_minute
+            self.slots.answered()
+            if outcome.tokens is not None:
+                self.pace.correct(guessed, outcome.tokens)
             return
         if outcome.verdict == "slow down":
-            self.limit = max(self.limit - 1.0, 1.0)
+            self.slots.refused()
         if outcome.wait:
-            self._resume_at = max(self._resume_at, now + outcome.wait)
-            self._last_answer = max(self._last_answer, self._resume_at)  # waiting as told is not failing
+            self.pace.hold(now + outcome.wait)
+            self._last_answer = max(self._last_answer, self.pace.resume_at)  # waiting as told is not failing
         if outcome.verdict == "fatal":
             self._fail(TeacherError(outcome.why))
         elif outcome.verdict == "refused":
             self._refused += 1
-            if self._refused >= 20 and not self._answered:
+            if self._refused >= HOPELESS and not self._answered:
                 self._fail(TeacherError(f"the endpoint refused all of the first {self._refused}: {outcome.why}"))
         else:
             self._failures_since += 1
-            patience = self.limits.patience if self._answered else self.limits.patience / 3
-            if now - self._last_answer > patience and self._failures_since >= 3:
-                seconds = f"{patience:g} seconds"
-                message = f"no answer for {seconds} and {self._failures_since} failures, the last: {outcome.why}"
-                self._fail(TeacherError(f"{message}. What was answered is kept; run again when the endpoint is back"))
+            self._lose_patience(now, outcome.why)
+
+    def _lose_patience(self, now: float, why: str) -> None:
+        """Stop when nothing was answered for long and nothing that was sent in that time can still be."""
+        patience = self.limits.patience if self._answered else self.limits.patience / 3
+        oldest = next(iter(self._in_flight.values()), now)
+        if min(now, oldest) - self._last_answer > patience and self._failures_since >= 3:
+            message = f"no answer for {patience:g} seconds and {self._failures_since} failures, the last: {why}"
+            self._fail(TeacherError(f"{message}. What was answered is kept; run again when the endpoint is back"))
 
     def _check(self, task: asyncio.Task[None]) -> None:
         """An error that nobody expected stops everything and is raised, instead of losing its request."""

@@ -18,25 +18,13 @@ from typing import Any
 
 from lmdistill.errors import BudgetReached, ConfigError, TeacherError
 from lmdistill.flow import Attempt
+from lmdistill.pacing import Batch
 from lmdistill.pricing import Bound, bound
 from lmdistill.teachers import Reply, Request
 from lmdistill.teachers._client import Broken, Client, HttpAnswer
 from lmdistill.wire import shown
 
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Settings of the Batch API: seconds between looks at a batch, and requests in one (vendors allow 50,000)."""
-
-    poll: float = 30.0
-    size: int = 20_000
-
-    def __post_init__(self) -> None:
-        if self.poll <= 0 or not 1 <= self.size <= 50_000:
-            message = f"batch: poll must be above 0 and size between 1 and 50000, got {self.poll} and {self.size}"
-            raise ConfigError(message)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import re
@@ -13,11 +12,12 @@ from typing import Any, ClassVar, Literal
 
 from lmdistill.errors import ConfigError
 from lmdistill.flow import Limits
+from lmdistill.pacing import Batch
 from lmdistill.pricing import FREE, Ledger, Price, price_of
 from lmdistill.response_cache import ResponseCache
 from lmdistill.tasks import Task
 from lmdistill.teachers import TeacherSettings
-from lmdistill.teachers._batch import Batch, BatchClient
+from lmdistill.teachers._batch import BatchClient
 from lmdistill.teachers._client import Broken, Client, HttpAnswer
 
 HOSTED = "https://api.openai.com/v1"
@@ -90,7 +90,7 @@ class OpenAI(TeacherSettings):
             logprobs=self.logprobs,
             room=self.room,
             extra=self.body,
-            limits=dataclasses.replace(self.limits, patience=max(self.limits.patience, 3 * self.timeout + 1)),
+            limits=self.limits,
             price=price,
             most_samples=self.samples_per_request,
             ledger=ledger or Ledger(),
