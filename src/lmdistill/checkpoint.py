@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lmdistill.errors import StoreError
 from lmdistill.store import write_json
+from lmdistill.types import Completion, Sampling
 
 
 @dataclass
@@ -65,6 +66,19 @@ class SnapshotRing:
             with torch.no_grad():
                 for name, p in parameters.items():
                     p.copy_(present[name])
+
+
+class Lagged:
+    """A generator that wears a past round's weights while it writes."""
+
+    def __init__(self, student: Any, ring: SnapshotRing, round: int) -> None:
+        self.student, self.ring, self.round = student, ring, round
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling, **options: Any) -> list[list[Completion]]:
+        """See `lmdistill.students.Student.generate`."""
+        with self.ring.worn(self.round, self.student):
+            completions: list[list[Completion]] = self.student.generate(prompts, sampling, **options)
+        return completions
 
 
 @contextlib.contextmanager

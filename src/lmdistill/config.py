@@ -73,7 +73,7 @@ def _build(cls: Any, settings: Any, where: str, problems: list[str]) -> Any:
         kind = fields[key].metadata.get("kind")
         place = _at(where, key)
         if kind:
-            values[key] = _components(kind, hints[key], value, place, problems)
+            values[key] = _components(kind, hints[key], _named(value, fields[key]), place, problems)
         else:
             values[key] = _value(hints[key], value, place, problems)
     for name, field in fields.items():
@@ -91,6 +91,15 @@ def _build(cls: Any, settings: Any, where: str, problems: list[str]) -> Any:
     except (LmdistillError, TypeError, ValueError) as error:
         problems.append(f"{where or cls.__name__}: {error}")
     return None
+
+
+def _named(value: Any, field: dataclasses.Field[Any]) -> Any:
+    """Settings without a name are those of the field's default component: `student: {preset: mini}`."""
+    nameless = isinstance(value, Mapping) and "name" not in value
+    if not nameless or not callable(field.default_factory):
+        return value
+    default = field.default_factory()
+    return {"name": registry.name_of(default), **value} if dataclasses.is_dataclass(default) else value
 
 
 def _components(kind: str, hint: Any, value: Any, where: str, problems: list[str]) -> Any:

@@ -16,8 +16,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from lmdistill.batching import Batches, Laid
-from lmdistill.checkpoint import SnapshotRing, load_state, save_state, swap_in
-from lmdistill.errors import ConfigError, TrainingError
+from lmdistill.checkpoint import Lagged, SnapshotRing, load_state, save_state, swap_in
+from lmdistill.errors import ConfigError, TrainingError, did_you_mean
 from lmdistill.objectives import Companion, Objective, Round
 from lmdistill.optimizing import make_optimizer, make_schedule, place_schedule
 from lmdistill.progress import progress
@@ -25,7 +25,9 @@ from lmdistill.registry import name_of
 from lmdistill.store import Rows, Stage, seed_for, write_json, write_rows, write_text
 from lmdistill.students import Batch
 from lmdistill.train import CARD, Trained, TrainSettings, Validate, total_steps
-from lmdistill.types import Completion, Sampling
+
+HELD = 20_000
+"""Up to this many items of a round are held in memory; more are read from their file when their turn comes."""
 
 
 class Step(nn.Module):
@@ -65,7 +67,7 @@ class Loop:
         self.settings, self.objective, self.opened, self.seed = settings, objective, opened, seed
         self.student, self.validate, self.teacher, self.card = student, validate, teacher, card
         cpu = settings.device == "cpu"
-        self.accelerator = Accelerator(cpu=cpu, log_with=list(settings.report_to) or None, project_dir=opened.folder)
+        self.accelerator = Accelerator(cpu=cpu, log_with=_trackers(settings), project_dir=opened.folder)
         self.cast = _precision(settings, self.accelerator, student)
         student.to(self.accelerator.device)
         torch.manual_seed(seed_for(seed, "companions"))
@@ -81,6 +83,7 @@ class Loop:
                 self.optimizers[name] = companion.optimizer
         self.ring = SnapshotRing(objective.lags + 1 if objective.lags else 0)
         self.batches = self._batches(self.base)
+        self.laid = -1  # the round whose items `batches` has
         self.total = total_steps(settings, self.batches.steps_per_epoch)
         own = {f"own_{name}": one.module for name, one in self.companions.items() if one.phase == "own"}
         self.all = nn.ModuleDict({"step": self.step, **own})
@@ -189,8 +192,10 @@ class Loop:
             if self.objective.refreshes:
                 self._refresh(path)
             self._save_state()
-        if self.objective.refreshes:
-            self.batches = self._batches(Rows(path, type(self.base[0])))
+        if self.objective.refreshes and index != self.laid:
+            self.laid = index
+            rows = Rows(path, type(self.base[0]))
+            self.batches = self._batches(list(rows) if len(rows) <= HELD else rows)
 
     def _refresh(self, path: Path) -> None:
         """Each process refreshes its share of the items; all of them read, and learn from, the union."""
@@ -340,19 +345,6 @@ class Loop:
         return items if len(keep) == len(items) else _Chosen(items, keep)
 
 
-class Lagged:
-    """A generator that wears a past round's weights while it writes."""
-
-    def __init__(self, student: Any, ring: SnapshotRing, round: int) -> None:
-        self.student, self.ring, self.round = student, ring, round
-
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
-        """See `lmdistill.students.Generator`."""
-        with self.ring.worn(self.round, self.student):
-            completions: list[list[Completion]] = self.student.generate(prompts, sampling)
-        return completions
-
-
 class _Chosen(Sequence[Any]):
     """Some rows of a sequence, by index, read when asked for."""
 
@@ -367,6 +359,26 @@ class _Chosen(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return (self.items[i] for i in self.keep)
+
+
+def _trackers(settings: TrainSettings) -> list[str] | None:
+    """The trackers that get the run's numbers, by Accelerate's names.
+
+    Raises:
+        ConfigError: an unknown tracker, or one whose package is not installed.
+    """
+    from accelerate.tracking import get_available_trackers
+    from accelerate.utils import LoggerType
+
+    present = {str(kind) for kind in get_available_trackers()}
+    for name in settings.report_to:
+        known = [kind.value for kind in LoggerType if kind.value != "all"]
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise ConfigError(f"train.report_to: {name!r} is unknown{near} Known: {', '.join(known)}")
+        if name not in present:
+            raise ConfigError(f"train.report_to: {name!r} needs its package, which is not installed")
+    return list(settings.report_to) or None
 
 
 def round_seconds(seconds: float) -> float:

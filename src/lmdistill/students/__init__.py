@@ -117,6 +117,20 @@ class Student(Trainable, Generator, Protocol):
         """
         ...
 
+    def encoded(self, batch: Batch) -> Batch:
+        """The batch with its sources encoded, where a student can, for who scores rows on them more than once."""
+        ...
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, *, batch_size: int = 64, seeds: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
+        """`sampling.n` completions for each prompt, in order, `batch_size` rows at a time.
+
+        With `seeds`, one for each prompt, a prompt's samples follow from its seed alone: they do not change with what
+        else is in the batch.
+        """
+        ...
+
     def logprobs(self, sources: Sequence[str], targets: Sequence[str], given: Sequence[str] = ()) -> list[float]:
         """Log-probability in nats, summed over the target's tokens (end of sequence included), of each pair.
 

@@ -150,6 +150,10 @@ class TextStudent(nn.Module):
 
     # --- scoring ---
 
+    def encoded(self, batch: Batch) -> Batch:
+        """See `lmdistill.students.Student.encoded`."""
+        return batch
+
     def forward(
         self, batch: Batch, roles: Sequence[str] | None = None, want: frozenset[str] = NLL
     ) -> dict[str, Scored]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -101,9 +101,17 @@ class Seq2seqStudent(TextStudent):
         ids = list(self.tokenizer(text_target=text)["input_ids"])
         return ids if ids and ids[-1] == self.eos else [*ids, self.eos]
 
+    def encoded(self, batch: Batch) -> Batch:
+        if self.sharing == "none":
+            return batch
+        whole = self._encoded(batch.source_ids, batch.source_mask, {})
+        return replace(batch, extras={**batch.extras, "encoded": whole})
+
     def decode_rows(self, batch: Batch, roles: Sequence[str], keep_layers: bool) -> Iterator[tuple[str, Tensor, Any]]:
         kept = {"output_hidden_states": True, "output_attentions": True} if keep_layers else {}
-        whole = None if self.sharing == "none" else self._encoded(batch.source_ids, batch.source_mask, kept)
+        whole = None if keep_layers else batch.extras.get("encoded")
+        if whole is None and self.sharing != "none":
+            whole = self._encoded(batch.source_ids, batch.source_mask, kept)
         for role in roles:
             rows = batch.targets[role]
             fold = _sharing.fold_rows(rows.source) if self.sharing == "full" and not keep_layers else None

@@ -1,0 +1,187 @@
+"""Does learning from bad rationales help? QCRD, its parts, MI and DSS on `nli` with a teacher that errs.
+
+    python benchmarks/qcrd_claims.py --out runs/qcrd_claims                       # every cell that is not done yet
+    python benchmarks/qcrd_claims.py --out runs/qcrd_claims --only dss qcrd --seeds 0 1 --errors 0.2
+    python benchmarks/qcrd_claims.py --out runs/qcrd_claims --table               # what is done so far
+
+A cell is one recipe with one seed (of the questions, the teacher's mistakes and the student alike) at one error rate
+of the teacher. All cells train equally many steps on equally many inputs; the last checkpoint is tested (no
+selection, so that none of the methods is chosen on noise). The table has means over seeds with Student intervals and
+the difference to DSS, with a sign-flip permutation test over the test items (paired within a seed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from lmdistill import config, intervals, registry
+from lmdistill.store import Rows
+from lmdistill.types import Prediction
+
+STUDENT_ONLY = {"negatives": "student"}
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "finetune": ("finetune", {}),
+    "single-supervision": ("task_distillation", {}),
+    "single-task": ("single_task", {}),
+    "dss": ("dss", {}),
+    "mi": ("mi", {}),
+    "mi-clean": ("mi", {"mode": "clean"}),
+    "qcrd": ("qcrd", {}),
+    # Without a component: judge, negatives, self-consistency (whose minority is then no negative either).
+    "qcrd-judge": ("qcrd", {"contrast": {"judge": None}}),
+    "qcrd-negatives": ("qcrd", {"contrast": {"negative_weight": 0.0}}),
+    "qcrd-consistency": ("qcrd", {"contrast": {"positives": "first", **STUDENT_ONLY}}),
+    "qcrd-judge-negatives": ("qcrd", {"contrast": {"judge": None, "negative_weight": 0.0}}),
+    # Where negatives come from.
+    "lag-3": ("qcrd", {"contrast": {"lag": 3}}),
+    "lag-10": ("qcrd", {"contrast": {"lag": 10}}),
+    "fixed": ("qcrd", {"contrast": {"negatives": "fixed"}}),
+    "teacher-only": ("qcrd", {"contrast": {"negatives": "teacher"}}),
+    "student-only": ("qcrd", {"contrast": STUDENT_ONLY}),
+    # How several rationales become one.
+    "maxmin": ("qcrd", {"contrast": {"scheme": "maxmin"}}),
+    "mean": ("qcrd", {"contrast": {"scheme": "mean"}}),
+    "weighted-mean": ("qcrd", {"contrast": {"scheme": "weighted_mean"}}),
+    "sampling": ("qcrd", {"contrast": {"scheme": "sampling"}}),
+    # The teacher's labels, with the vote of five samples and without.
+    "dss-teacher-labels": ("dss", {"labels": "teacher"}),
+    "dss-voted-labels": ("dss", {"labels": "teacher", "sampling": {"n": 5, "temperature": 0.7, "max_tokens": 256}}),
+    "qcrd-voted-labels": ("qcrd", {"contrast": {"labels": "teacher"}}),
+}
+MAIN = ("finetune", "dss", "mi", "qcrd", "qcrd-judge", "qcrd-negatives", "qcrd-consistency")
+
+
+def settings(name: str, seed: int, error: float, options: argparse.Namespace) -> dict[str, Any]:
+    """The run file of a cell."""
+    recipe, own = METHODS[name]
+    common: dict[str, Any] = {
+        "task": {
+            "name": "nli",
+            "seed": seed,
+            "train": options.train,
+            "valid": 0,
+            "test": 500,
+            "nouns": options.nouns,
+            "classes": options.classes,
+        },
+        "student": {"preset": options.preset},
+        "train": {
+            "steps": options.steps,
+            "batch_size": 64,
+            "learning_rate": 3e-3,
+            "refresh_every": options.refresh_every,
+            "save_every": 1_000_000,
+            "device": "cpu",
+        },
+        "decoding": {"max_tokens": 40 if recipe == "single_task" else 4},
+        "fraction": options.fraction,
+        "seeds": [seed],
+    }
+    if recipe != "finetune":
+        # At temperature 0 all samples are one; here every method is given samples drawn in the same way.
+        common["teacher"] = {"name": "scripted", "error_rate": error, "seed": seed}
+        common["sampling"] = {"n": 1, "temperature": 0.7, "max_tokens": 256}
+    if recipe == "qcrd":
+        contrast = dict(own.get("contrast", {}))
+        contrast.setdefault("max_tokens", 20)
+        contrast.setdefault("judge", {"learning_rate": 1e-3, "steps": 30, "pretrain_steps": 300})
+        common |= {"contrast": contrast, "sampling": {"n": 5, "temperature": 0.7, "max_tokens": 256}}
+        return common
+    return common | own
+
+
+def cell(folder: Path, name: str, seed: int, error: float, options: argparse.Namespace) -> None:
+    """Run a cell, unless its report is there."""
+    if (folder / "report.json").exists():
+        return
+    recipe = registry.load("recipes", METHODS[name][0])
+    report = config.build(recipe, settings(name, seed, error, options)).run(folder)
+    accuracy, seconds = report.metrics["accuracy"].value, report.facts["train_seconds"][str(seed)]
+    print(f"{folder}: accuracy {accuracy:.3f}, trained {seconds:.0f} s", flush=True)
+
+
+def place(options: argparse.Namespace, name: str, seed: int, error: float) -> Path:
+    share = "" if options.fraction == 1 else f"-share{options.fraction:g}"
+    return options.out / f"error{error:g}{share}" / name / f"seed{seed}"
+
+
+def right(folder: Path, seed: int) -> list[int]:
+    """1 for each test item that was answered rightly, in order."""
+    rows = Rows(folder / f"seed-{seed}" / "test" / "rows.jsonl", Prediction)
+    return [int(one.answer == one.example.label) for one in rows]
+
+
+def flipped(differences: list[float], draws: int = 10_000) -> float:
+    """Two-sided p of a mean difference of zero: how often random signs give one as large (exact ties count)."""
+    import numpy
+
+    values = numpy.array([d for d in differences if d])
+    if not len(values):
+        return 1.0
+    rng = numpy.random.default_rng(0)
+    seen = abs(values.sum())
+    larger = sum(
+        int((abs((rng.integers(0, 2, (500, len(values))) * 2 - 1) @ values) >= seen - 1e-9).sum())
+        for _ in range(draws // 500)
+    )
+    return (larger + 1) / (draws + 1)
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print what is done, one line a method."""
+    for error in options.errors:
+        print(f"\nteacher wrong {error:.0%}, share of the data {options.fraction:g}\n")
+        print("| method | seeds | accuracy | 95 % interval | minus dss | p (items) | train s |\n|" + "---|" * 7)
+        scores: dict[str, dict[int, list[int]]] = {}
+        seconds: dict[str, list[float]] = {}
+        for name in options.only:
+            for seed in options.seeds:
+                folder = place(options, name, seed, error)
+                if (folder / "report.json").exists():
+                    scores.setdefault(name, {})[seed] = right(folder, seed)
+                    facts = json.loads((folder / "report.json").read_text())["facts"]
+                    seconds.setdefault(name, []).append(facts["train_seconds"][str(seed)])
+        for name, own in scores.items():
+            means = [statistics.mean(items) for items in own.values()]
+            whole = intervals.over_seeds(means, 500)
+            shared = sorted(own.keys() & scores.get("dss", {}).keys())
+            pairs = [(a, b) for s in shared for a, b in zip(own[s], scores["dss"][s], strict=True)]
+            gaps = [float(a - b) for a, b in pairs]
+            gap = f"{statistics.mean(gaps):+.3f} | {flipped(gaps):.3f}" if gaps and name != "dss" else " | "
+            width = f"{whole.low:.3f} to {whole.high:.3f}" if len(means) > 1 else ""
+            took = statistics.mean(seconds[name])
+            print(f"| {name} | {len(means)} | {whole.value:.3f} | {width} | {gap} | {took:.0f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/qcrd_claims"))
+    parser.add_argument("--only", nargs="+", default=list(MAIN), choices=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--errors", nargs="+", type=float, default=[0.2])
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--train", type=int, default=1000)
+    parser.add_argument("--nouns", type=int, default=160)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--fraction", type=float, default=1.0)
+    parser.add_argument("--refresh-every", type=int, default=4)
+    parser.add_argument("--table", action="store_true", help="only print what is done")
+    options = parser.parse_args()
+    if not options.table:
+        import torch
+
+        torch.set_num_threads(1)
+        for seed in options.seeds:
+            for error in options.errors:
+                for name in options.only:
+                    cell(place(options, name, seed, error), name, seed, error, options)
+    table(options)
+
+
+if __name__ == "__main__":
+    main()
