@@ -6,6 +6,7 @@ The counts of `AGREEMENT` stand in docs/parsing.md with their reasons.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 from lmdistill import registry
+from lmdistill.answers import value_in
 from lmdistill.arithmetic import equal
+from lmdistill.reading import read_answer
 from lmdistill.store import read_jsonl
 from lmdistill.tasks import Task
 from lmdistill.types import Example
@@ -159,7 +162,7 @@ def test_rationales_are_those_recorded(real_data: Path) -> None:
     for name in ("cqa", "esnli", "anli"):
         task = task_of(name, real_data)
         same = both = 0
-        for example in task.examples("train"):
+        for example in list(task.examples("train"))[::3]:
             parsed = task.parse(example, example.fields["llm_raw"])
             if parsed.answer is not None and example.fields["llm_label"] == parsed.answer:
                 both += 1
@@ -178,8 +181,6 @@ MESSY = {
 @pytest.mark.parametrize(("file", "name"), sorted(MESSY))
 def test_a_messier_teacher_is_read_too(file: str, name: str, real_data: Path) -> None:
     # The shares of samples that are read, and that are right, do not fall below what they were.
-    import re
-
     task = task_of(name, real_data)
     read = right = samples = 0
     for line, row in read_jsonl(real_data / file):
@@ -199,6 +200,34 @@ def test_a_messier_teacher_is_read_too(file: str, name: str, real_data: Path) ->
             assert parsed.answer is None or not choices or parsed.answer in choices
     least = MESSY[file, name]
     assert read / samples >= least[0] and right / samples >= least[1]
+
+
+ZERO_SHOT = {
+    "aqua.jsonl": (250, 253),
+    "commonsensqa.jsonl.gz": (430, 495),
+    "strategyqa.jsonl.gz": (1580, 1586),
+    "coin_flip.jsonl.gz": (497, 500),
+    "multiarith.jsonl.gz": (579, 593),
+}
+
+
+@pytest.mark.parametrize("file", sorted(ZERO_SHOT))
+def test_zero_shot_outputs_agree_with_their_authors_rules(file: str, real_data: Path) -> None:
+    same = either = 0
+    for _, row in read_jsonl(real_data / "zero_shot_cot" / file):
+        choices = tuple(re.findall(r"\([A-E]\) ?(.*?)(?= \([A-E]\)|$)", row["question"]))
+        if file.startswith(("strategyqa", "coin")):
+            parsed = read_answer(row["raw"], ("yes", "no"), lettered=False)
+            agree = parsed.answer == row["pred"]
+        elif choices:
+            parsed = read_answer(row["raw"], choices)
+            agree = bool(row["pred"]) and parsed.answer == dict(zip("ABCDE", choices, strict=False)).get(row["pred"])
+        else:
+            parsed = read_answer(row["raw"], read=value_in)
+            agree = parsed.answer is not None and equal(parsed.answer, row["pred"] or "")
+        either += parsed.answer is not None or bool(row["pred"])
+        same += agree and parsed.answer is not None
+    assert (same, either) == ZERO_SHOT[file]
 
 
 @pytest.mark.parametrize("name", sorted(AGREEMENT))
