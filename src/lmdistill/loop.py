@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from lmdistill.batching import Batches, Laid
 from lmdistill.checkpoint import Lagged, SnapshotRing, load_state, save_state, swap_in
-from lmdistill.errors import ConfigError, TrainingError, did_you_mean
+from lmdistill.errors import ConfigError, TrainingError
+from lmdistill.machine import flat, precision, trackers
 from lmdistill.objectives import Companion, Objective, Round
 from lmdistill.optimizing import make_optimizer, make_schedule, place_schedule
 from lmdistill.progress import progress
@@ -67,8 +68,8 @@ class Loop:
         self.settings, self.objective, self.opened, self.seed = settings, objective, opened, seed
         self.student, self.validate, self.teacher, self.card = student, validate, teacher, card
         cpu = settings.device == "cpu"
-        self.accelerator = Accelerator(cpu=cpu, log_with=_trackers(settings), project_dir=opened.folder)
-        self.cast = _precision(settings, self.accelerator, student)
+        self.accelerator = Accelerator(cpu=cpu, log_with=trackers(settings), project_dir=opened.folder)
+        self.cast = precision(settings, self.accelerator, student)
         student.to(self.accelerator.device)
         torch.manual_seed(seed_for(seed, "companions"))
         self.companions = objective.companions(student)
@@ -98,7 +99,7 @@ class Loop:
     def run(self) -> Trained:
         """Train to the end, or on from where a killed run stopped."""
         if self.settings.report_to:
-            self.accelerator.init_trackers("lmdistill", config=_flat(self.opened.manifest.settings))
+            self.accelerator.init_trackers("lmdistill", config=flat(self.opened.manifest.settings))
         started, before = time.monotonic(), self.cursor.seconds
         self.wrapped.train()
         with progress("train", self.total, "steps", done=self.cursor.step) as bar:
@@ -361,48 +362,6 @@ class _Chosen(Sequence[Any]):
         return (self.items[i] for i in self.keep)
 
 
-def _trackers(settings: TrainSettings) -> list[str] | None:
-    """The trackers that get the run's numbers, by Accelerate's names.
-
-    Raises:
-        ConfigError: an unknown tracker, or one whose package is not installed.
-    """
-    from accelerate.tracking import get_available_trackers
-    from accelerate.utils import LoggerType
-
-    present = {str(kind) for kind in get_available_trackers()}
-    for name in settings.report_to:
-        known = [kind.value for kind in LoggerType if kind.value != "all"]
-        if name not in known:
-            near = did_you_mean(name, known)
-            raise ConfigError(f"train.report_to: {name!r} is unknown{near} Known: {', '.join(known)}")
-        if name not in present:
-            raise ConfigError(f"train.report_to: {name!r} needs its package, which is not installed")
-    return list(settings.report_to) or None
-
-
 def round_seconds(seconds: float) -> float:
     """Seconds to the millisecond, for logs."""
     return round(seconds, 3)
-
-
-def _precision(settings: TrainSettings, accelerator: Accelerator, student: nn.Module) -> torch.dtype | None:
-    """The autocast type, or None for float32.
-
-    Raises:
-        TrainingError: weights in half precision (T5 and its kin overflow there, and losses turn into not-a-number).
-    """
-    for name, p in student.named_parameters():
-        if p.dtype == torch.float16:
-            raise TrainingError(
-                f"the student's weights are float16 ({name}); T5 and many others overflow in it. Load them in "
-                "float32 and set train.precision=bf16 where the processor has it"
-            )
-    if settings.precision == "bf16" or accelerator.mixed_precision == "bf16":
-        return torch.bfloat16
-    capable = accelerator.device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if settings.precision == "auto" and capable else None
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{group}.{key}": str(value) for group, own in settings.items() if own for key, value in own.items()}

@@ -194,3 +194,26 @@ def test_bf16_trains(tmp_path: Path) -> None:
     trained = run(tmp_path, StepByStep(), precision="bf16", steps=20, learning_rate=5e-3)
     assert losses(trained)[-1] < losses(trained)[0] - 0.5
     assert all(tensor.dtype == torch.float32 for tensor in weights(trained).values())
+
+
+def test_a_tracker_that_is_unknown_or_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"report_to: 'tensorbord' is unknown; did you mean 'tensorboard'"):
+        run(tmp_path / "a", LabelOnly(), report_to=("tensorbord",))
+    import accelerate.tracking
+
+    monkeypatch.setattr(accelerate.tracking, "get_available_trackers", lambda: [])
+    with pytest.raises(ConfigError, match="report_to: 'tensorboard' needs its package"):
+        run(tmp_path / "b", LabelOnly(), report_to=("tensorboard",))
+
+
+def test_a_tracker_gets_losses_and_validation_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import accelerate
+
+    told: list[tuple[int, str]] = []
+    monkeypatch.setattr("lmdistill.loop.trackers", lambda settings: None)
+    monkeypatch.setattr(accelerate.Accelerator, "init_trackers", lambda *_, **__: told.append((0, "init")))
+    monkeypatch.setattr(
+        accelerate.Accelerator, "log", lambda _, values, step=0: told.extend((step, name) for name in values)
+    )
+    run(tmp_path, LabelOnly(), report_to=("tensorboard",), validate=lambda _: {"accuracy": 0.5}, eval_every=3)
+    assert (0, "init") in told and (6, "train/loss") in told and (3, "valid/accuracy") in told

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from lmdistill import render
 from lmdistill.students import Batch, Scored, Student
 from lmdistill.tasks import Task
 from lmdistill.types import Annotation, Hit, Parsed, View
@@ -118,8 +119,8 @@ class Objective(ABC):
     # --- inference ---
 
     def prompt(self, annotation: Annotation) -> str:
-        """The student's input for an example (`hits` are its passages)."""
-        return annotation.example.input
+        """The student's input for an example, its passages behind it where it has any (see `shown`)."""
+        return shown(annotation)
 
     def read(self, task: Task, annotation: Annotation, text: str) -> Parsed:
         """The student's output as rationale and answer: by default the whole text is the answer."""
@@ -165,3 +166,15 @@ def silver(annotation: Annotation) -> tuple[Hit, ...]:
         if rationale.hits:
             return rationale.hits
     return annotation.hits
+
+
+def shown(annotation: Annotation, hits: Sequence[Hit] | None = None, *, lead: str = "\nKnowledge: ") -> str:
+    """An example's input as a student reads it: with its passages (or other hits) behind it, where there are any.
+
+    Training and inference both call this, so they cannot differ.
+
+    >>> from lmdistill.types import Example, Passage
+    >>> shown(Annotation(Example("1", "What do mice eat?"), hits=(Hit(Passage("p", "Mice eat cheese."), 1.0),)))
+    'What do mice eat?\\nKnowledge: Mice eat cheese.'
+    """
+    return annotation.example.input + render.passages_block(silver(annotation) if hits is None else hits, lead=lead)

@@ -24,6 +24,7 @@ from lmdistill.predict import Decoding, predict
 from lmdistill.pricing import Budget
 from lmdistill.prompting import Prompting
 from lmdistill.recipes import Recipe
+from lmdistill.recipes._grounding import Grounding
 from lmdistill.registry import name_of
 from lmdistill.store import read_manifest, seed_for, write_json
 from lmdistill.students import StudentSettings
@@ -40,7 +41,7 @@ class Road(Recipe):
     `fraction` takes a share of the training examples (the same ones for every seed; a smaller share is part of a
     larger one). `seeds` trains one student each. `valid_limit` bounds the validation examples that choose a
     checkpoint. `measure_teacher` also asks the teacher the test questions, for comparison. `cache` is the file that
-    keeps paid answers (by default in the run's folder).
+    keeps paid answers (by default in the run's folder). `grounding` puts passages of a knowledge base behind the input.
     """
 
     task: Task = component("tasks")
@@ -58,6 +59,7 @@ class Road(Recipe):
     test_split: str = "test"
     measure_teacher: bool = False
     cache: Path | None = None
+    grounding: Grounding = field(default_factory=Grounding)
 
     asks_teacher: ClassVar[bool] = True
     """Whether training reads the teacher's answers."""
@@ -88,6 +90,20 @@ class Road(Recipe):
         """What the student is asked: the examples of a split, with whatever its prompt reads."""
         examples = self.task.examples(split)
         return [Annotation(examples[i]) for i in range(min(len(examples), limit or len(examples)))]
+
+    def asked(self, split: str, limit: int | None, out: Path) -> Sequence[Annotation]:
+        """The questions of a split, with their passages where the run is grounded."""
+        questions = self.questions(split, limit, out)
+        grounding = self.grounder(out)
+        if not grounding.passages or not questions:
+            return questions
+        reranker = grounding.trained(self.items(out), self.task, out) if grounding.reranker else None
+        folder = out / f"questions-{split}-{len(questions)}"
+        return grounding.of_questions(questions, self.task, reranker, out, folder)
+
+    def grounder(self, out: Path) -> Grounding:
+        """What finds the passages; a recipe may train a part of it first."""
+        return self.grounding
 
     # --- the steps ---
 
@@ -137,7 +153,7 @@ class Road(Recipe):
 
     def validation(self, objective: Objective, out: Path) -> Validate | None:
         """Metrics of a student on the validation split, or None where the task has none."""
-        questions = self.questions("valid", self.valid_limit, out)
+        questions = self.asked("valid", self.valid_limit, out)
         if not questions:
             return None
 
@@ -159,7 +175,7 @@ class Road(Recipe):
         started = time.monotonic()
         first_process_first = _processes()
         with first_process_first():
-            items = self.items(out)
+            items = self.grounder(out).of_items(self.items(out), self.task, out)
         objective = self.objective()
         reports: dict[int, Report] = {}
         facts: dict[str, Any] = {"students": {}, "train_seconds": {}, "steps": {}}
@@ -167,7 +183,7 @@ class Road(Recipe):
             folder = out / f"seed-{seed}"
             trained = self.trained(objective, items, seed, folder / "train", out)
             with first_process_first():
-                questions = self.questions(self.test_split, None, out)
+                questions = self.asked(self.test_split, None, out)
                 predictions = predict(
                     trained.student, objective, self.task, questions, decoding=self.decoding, folder=folder / "test"
                 )
@@ -193,6 +209,10 @@ class Road(Recipe):
             facts["annotation"] = manifest.facts
         first = next(iter(reports.values()))
         counts = {"train_items": len(items), **first.counts}
+        facts["splits"] = {split: self.task.origin(split) for split in ("train", "valid", self.test_split)}
+        for split in facts["splits"]:
+            for reason, count in self.task.problems(split).items():
+                counts[f"{split} rows left out: {reason}"] = count
         title = f"{name_of(self)} on {name_of(self.task)}"
         report = Report(title, metrics, counts, {"recipe": name_of(self), **settings_of(self)}, facts)
         write_json(out / "report.json", report)
