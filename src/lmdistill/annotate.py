@@ -68,6 +68,7 @@ def annotate(
         ConfigError: a setting is wrong. StoreError: the folder belongs to another run.
     """
     teachers = (teacher,) if isinstance(teacher, TeacherSettings) else tuple(teacher)
+    check(teachers, sampling)
     settings = {
         "task": settings_of(task),
         "teachers": [one.identity() for one in teachers],
@@ -106,10 +107,7 @@ def prepare(
     Raises:
         ConfigError: no teacher, two of one name, samples below one, a cap on cost without a price.
     """
-    if not teachers:
-        raise ConfigError("annotate needs at least one teacher, got none")
-    if sampling.n < 1:
-        raise ConfigError(f"sampling.n: {sampling.n} samples; at least 1 was expected")
+    check(teachers, sampling)
     prompter = Prompter(prompting, task, seed)
     opened = [one.open(task, ledger=ledger, cache=cache) for one in teachers]
     names = [one.source for one in opened]
@@ -121,6 +119,14 @@ def prepare(
         message = "max_cost needs the price of every teacher; write price: {input: 0.15, output: 0.60} (dollars per "
         raise ConfigError(f"{message}million tokens) into the settings of {', '.join(map(repr, unpriced))}")
     return [Asking(one, prompter, sampling, cache, examples) for one in opened]
+
+
+def check(teachers: Sequence[TeacherSettings], sampling: Sampling) -> None:
+    """Raises ConfigError: nobody to ask, or nothing."""
+    if not teachers:
+        raise ConfigError("annotate needs at least one teacher, got none")
+    if sampling.n < 1:
+        raise ConfigError(f"sampling.n: {sampling.n} samples; at least 1 was expected")
 
 
 @contextlib.contextmanager
@@ -169,6 +175,10 @@ def _fill(answers: Answers, ledger: Ledger, progress: bool | None) -> BaseExcept
             errors = run_async(_fill_all(askings, tell, interrupted))
         except KeyboardInterrupt as error:
             return error
+        except asyncio.CancelledError:  # the second Ctrl-C
+            if not interrupted.is_set():
+                raise
+            errors = []
     if interrupted.is_set():
         return KeyboardInterrupt()
     budget = [error for error in errors if isinstance(error, BudgetReached)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -52,3 +53,14 @@ def serve() -> Iterator[Callable[..., Server]]:
     yield start
     for server in running:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def answer_to() -> Callable[[str], str]:
+    """The one right answer of such an endpoint to a question."""
+    spec = importlib.util.spec_from_file_location("endpoint_server", PROGRAM)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function: Callable[[str], str] = module.answer_to
+    return function

@@ -83,6 +83,7 @@ class Client(Teacher):
         self._flow: Flow[Request] | None = None
         self._retries: collections.Counter[str] = collections.Counter()
         self._answered = False
+        self._knows_n = False  # whether it ever gave several samples to one request
 
     def body(self, prompt: Prompt, sampling: Sampling, example: Example) -> dict[str, Any]:
         if sampling.beams != 1:
@@ -140,7 +141,7 @@ class Client(Teacher):
 
     async def _attempt(self, request: Request) -> Attempt:
         end = await self._send(request)
-        if end.verdict == "refused" and len(request.samples) > 1 and not self._answered:
+        if end.verdict == "refused" and len(request.samples) > 1 and not self._knows_n:
             alone = await self._send(replace(request, samples=request.samples[:1]))  # does it refuse `n`?
             if alone.verdict == "answered":
                 self.most_samples = 1
@@ -196,6 +197,7 @@ class Client(Teacher):
             return Attempt("again", why=f"no valid response ({type(error).__name__})")
         if len(completions) < wanted:  # the endpoint does not know `n`, or caps it
             self.most_samples = min(len(completions), self.most_samples or wanted)
+        self._knows_n = self._knows_n or len(completions) > 1
         usage = completions[0].usage
         tokens = usage.prompt_tokens + usage.completion_tokens if usage else None
         return Attempt("answered", (raw, completions), tokens=tokens)
