@@ -32,7 +32,8 @@ class Endpoint:
     def __init__(self, **settings: Any) -> None:
         self.settings: dict[str, Any] = {
             "latency": 0.0, "tail": 0.0, "tail_latency": 2.0, "faults": {}, "first_only": False, "retry_after": None,
-            "ignores_n": False, "capacity": None, "seed": 0, **settings,
+            "ignores_n": False, "capacity": None, "seed": 0, "refuses": None, "echo_headers": False,
+            "batch_stuck": False, "batch_fault": None, "batch_expires": 0, "batch_refused": None, **settings,
         }  # fmt: skip
         self.tries: collections.Counter[str] = collections.Counter()
         self.answered: collections.Counter[str] = collections.Counter()
@@ -73,7 +74,8 @@ class Endpoint:
             choice.update({"message": {"role": "assistant", "content": text}} if chat else {"text": text})
             choices.append(choice)
         usage = {"prompt_tokens": len(question.split()) + 5, "completion_tokens": 12 * count}
-        return {"id": "x", "model": body.get("model"), "choices": choices, "usage": usage}
+        response = {"id": "x", "model": body.get("model"), "choices": choices, "usage": usage}
+        return {**response, "headers": self.headers} if self.settings["echo_headers"] else response
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -132,6 +134,11 @@ class Connection(asyncio.Protocol):
         endpoint.counts["requests"] += 1
         endpoint.in_flight += 1
         endpoint.most_in_flight = max(endpoint.most_in_flight, endpoint.in_flight)
+        if settings["refuses"]:
+            status, message = settings["refuses"]
+            endpoint.in_flight -= 1
+            self.write(status, {"error": {"message": message}})
+            return
         crowded = settings["capacity"] is not None and endpoint.in_flight > settings["capacity"]
         fault = "429" if crowded else endpoint.fault(key, question)
         if fault:
@@ -186,19 +193,28 @@ def _head(status: int, length: int, headers: dict[str, Any] | None = None) -> by
 
 def batch_request(endpoint: Endpoint, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any]:
     """`/v1/files` and `/v1/batches`: a batch is worked on when it is asked for, a step each time."""
-    parts = path.strip("/").split("/")[1:]
+    parts = path.partition("?")[0].strip("/").split("/")[1:]
+    endpoint.headers = headers
+    trouble = endpoint.settings["batch_fault"]
+    creating = method == "POST" and parts == ["batches"]
+    if trouble == "call" or (trouble == "before create" and creating):
+        return 400, {"error": {"message": "not now"}}
     if method == "POST" and parts == ["files"]:
         boundary = headers["content-type"].partition("boundary=")[2].strip('"').encode()
         content = next(part for part in body.split(b"--" + boundary) if b'name="file"' in part)
         number = f"file-{len(endpoint.files)}"
         endpoint.files[number] = content.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
         return 200, {"id": number, "purpose": "batch"}
-    if method == "POST" and parts == ["batches"]:
+    if creating:
         number = f"batch-{len(endpoint.batches)}"
         batch = {"id": number, "status": "validating", **json.loads(body)}
         endpoint.batches[number] = batch
         endpoint.counts["batches"] += 1
+        if trouble == "after create":
+            return 400, {"error": {"message": "not now"}}
         return 200, batch
+    if method == "GET" and parts == ["batches"]:
+        return 200, {"data": list(reversed(endpoint.batches.values()))}
     if method == "GET" and parts[0] == "batches" and parts[1] in endpoint.batches:
         batch = endpoint.batches[parts[1]]
         _advance(endpoint, batch)
@@ -212,11 +228,16 @@ def batch_request(endpoint: Endpoint, method: str, path: str, headers: dict[str,
 
 
 def _advance(endpoint: Endpoint, batch: dict[str, Any]) -> None:
-    if batch["status"] == "validating":
+    if batch["status"] == "validating" and endpoint.settings["batch_refused"]:
+        batch["status"] = "failed"
+        batch["errors"] = {"data": [{"message": endpoint.settings["batch_refused"]}]}
+    elif batch["status"] == "validating":
         batch["status"] = "in_progress"
-    elif batch["status"] == "in_progress" and not endpoint.settings.get("batch_stuck"):
+    elif batch["status"] == "in_progress" and not endpoint.settings["batch_stuck"]:
         done, failed = [], []
-        for line in endpoint.files[batch["input_file_id"]].decode().splitlines():
+        lines = endpoint.files[batch["input_file_id"]].decode().splitlines()
+        expires = endpoint.settings["batch_expires"] > int(batch["id"].rpartition("-")[2])
+        for line in lines[: len(lines) // 2] if expires else lines:
             row = json.loads(line)
             key = json.dumps(row["body"], sort_keys=True)
             endpoint.tries[key] += 1
@@ -230,13 +251,14 @@ def _advance(endpoint: Endpoint, batch: dict[str, Any]) -> None:
                 failed.append({"custom_id": row["custom_id"], "response": {"status_code": 500, "body": error}})
             else:
                 endpoint.answered[key] += 1
+                endpoint.counts["answered_in_batches"] += 1
                 body = endpoint.respond(row["body"])
                 done.append({"custom_id": row["custom_id"], "response": {"status_code": 200, "body": body}})
         for name, rows in (("output_file_id", done), ("error_file_id", failed)):
             if rows:
                 batch[name] = f"file-{len(endpoint.files)}"
                 endpoint.files[batch[name]] = "\n".join(map(json.dumps, rows)).encode()
-        batch["status"] = "completed"
+        batch["status"] = "expired" if expires else "completed"
 
 
 async def serve(port: int, **settings: Any) -> None:
