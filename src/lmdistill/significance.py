@@ -1,0 +1,168 @@
+"""Is one method better than another on the same test items? Paired tests, corrections, and what can be seen at all.
+
+A difference is given per test item (the mean over seeds where there are several), so the item is what is resampled:
+items repeat over seeds, and a test that counted each repetition as evidence would be too sure of itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+EXACT_UP_TO = 14
+"""Non-zero differences up to which every pattern of signs is tried instead of random ones."""
+
+
+class Difference(NamedTuple):
+    """A mean difference (first minus second), its 95 % interval, and the two-sided p of no difference."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p of McNemar's test, from the items that only one of two methods got right.
+
+    Under no difference each such item is a fair coin: p = min(1, 2 P(X <= min(b, c))), X ~ Binomial(b + c, 1/2).
+
+    >>> mcnemar(1, 7)  # 2 * (1 + 8) / 256
+    0.0703125
+    >>> mcnemar(0, 0)
+    1.0
+
+    Raises:
+        ValueError: a negative count.
+    """
+    if only_first < 0 or only_second < 0:
+        raise ValueError(f"expected counts of 0 or more, got {only_first} and {only_second}")
+    n, few = only_first + only_second, min(only_first, only_second)
+    ways, tail = 1, 1
+    for k in range(1, few + 1):
+        ways = ways * (n - k + 1) // k
+        tail += ways
+    return min(1.0, 2 * tail / 2**n)
+
+
+def paired_bootstrap(
+    first: Sequence[float], second: Sequence[float], *, level: float = 0.95, resamples: int = 5000, seed: int = 0
+) -> Difference:
+    """The mean difference with its percentile interval, resampling items; p is twice the smaller tail at zero.
+
+    Args:
+        first, second: a value for each item, in the same order.
+
+    Raises:
+        ValueError: no items, or not the same number.
+    """
+    import numpy
+
+    differences = _differences(first, second)
+    rng = numpy.random.default_rng(seed)
+    means = []
+    at_once = max(1, min(resamples, 2_000_000 // len(differences)))
+    for start in range(0, resamples, at_once):
+        drawn = rng.integers(0, len(differences), size=(min(at_once, resamples - start), len(differences)))
+        means.append(differences[drawn].mean(axis=1))
+    found = numpy.concatenate(means)
+    low, high = numpy.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    below, above = int((found <= 0).sum()), int((found >= 0).sum())
+    p = min(1.0, 2 * (min(below, above) + 1) / (resamples + 1))
+    return Difference(float(differences.mean()), float(low), float(high), p)
+
+
+def approximate_randomisation(
+    first: Sequence[float], second: Sequence[float], *, draws: int = 10_000, seed: int = 0
+) -> float:
+    """Two-sided p of no difference: how often swapping the two methods on random items gives as large a difference.
+
+    All patterns of swaps are tried where few items differ; else p = (as large + 1) / (draws + 1).
+
+    >>> approximate_randomisation([1, 1, 1, 1], [0, 0, 0, 0])  # of 16 patterns of signs, 2 are as large
+    0.125
+
+    Raises:
+        ValueError: no items, or not the same number.
+    """
+    import numpy
+
+    every = _differences(first, second)
+    differences = every[every != 0]
+    count = len(differences)
+    if not count:
+        return 1.0
+    seen = abs(differences.sum()) - 1e-9  # equal sums may differ in their last digit
+    if count <= EXACT_UP_TO:
+        signs = 1 - 2 * ((numpy.arange(2**count)[:, None] >> numpy.arange(count)) & 1)
+        return float((abs(signs @ differences) >= seen).mean())
+    rng = numpy.random.default_rng(seed)
+    larger, at_once = 0, max(1, 2_000_000 // count)
+    for start in range(0, draws, at_once):
+        signs = rng.integers(0, 2, size=(min(at_once, draws - start), count)) * 2 - 1
+        larger += int((abs(signs @ differences) >= seen).sum())
+    return (larger + 1) / (draws + 1)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values: the chance of even one false alarm among all stays below the level.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, worst = [0.0] * len(ps), 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        worst = max(worst, min(1.0, (len(ps) - rank) * ps[index]))
+        adjusted[index] = worst
+    return adjusted
+
+
+def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
+    """Benjamini and Hochberg's adjusted p values: the share of false alarms among the alarms stays below the level.
+
+    >>> benjamini_hochberg([0.01, 0.04, 0.03])
+    [0.03, 0.04, 0.04]
+    """
+    adjusted, best = [0.0] * len(ps), 1.0
+    order = sorted(range(len(ps)), key=lambda i: ps[i])
+    for rank in range(len(ps), 0, -1):
+        index = order[rank - 1]
+        best = min(best, ps[index] * len(ps) / rank)
+        adjusted[index] = best
+    return adjusted
+
+
+def minimum_detectable_difference(n: int, discordant: float, *, level: float = 0.05, power: float = 0.8) -> float:
+    """The smallest difference in accuracy that McNemar's test on n items finds with this power.
+
+    Solves n = (z_level sqrt(d) + z_power sqrt(d - x^2))^2 / x^2 for x (Connor 1987), at most d itself.
+
+    Args:
+        discordant: the share d of items that only one of the two methods gets right. Two methods of accuracy a whose
+            mistakes have nothing to do with each other have d = 2 a (1 - a); real ones share mistakes and have less.
+
+    >>> round(minimum_detectable_difference(200, 0.2), 3)
+    0.088
+
+    Raises:
+        ValueError: n below 1, or a share outside [0, 1].
+    """
+    if n < 1 or not 0 <= discordant <= 1:
+        raise ValueError(f"expected n >= 1 and a share from 0 to 1, got {n} and {discordant}")
+    alarm, find = NormalDist().inv_cdf(1 - level / 2), NormalDist().inv_cdf(power)
+    low, high = 0.0, discordant
+    for _ in range(60):
+        x = (low + high) / 2
+        found = x * math.sqrt(n) >= alarm * math.sqrt(discordant) + find * math.sqrt(max(discordant - x * x, 0.0))
+        low, high = (low, x) if found else (x, high)
+    return high
+
+
+def _differences(first: Sequence[float], second: Sequence[float]) -> Any:
+    import numpy
+
+    if len(first) != len(second) or not len(first):
+        raise ValueError(f"expected the same items for both, at least one; got {len(first)} and {len(second)}")
+    return numpy.asarray(first, dtype=float) - numpy.asarray(second, dtype=float)
