@@ -116,6 +116,13 @@ class Objective(ABC):
         """Modules trained beside the student; none by default. Called once, before the first step."""
         return {}
 
+    def check(self, student: Any, teacher: Any, items: Sequence[Any]) -> None:  # noqa: B027 (nothing is a fair answer)
+        """Refuse what cannot work (another vocabulary, a teacher of another kind). Called once, before the first step.
+
+        Raises:
+            TrainingError, ConfigError, DataError: what was expected, what was got, what to do.
+        """
+
     # --- inference ---
 
     def prompt(self, annotation: Annotation) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lmdistill.objectives import Objective, Part, Reduction, count_of, reduced
+from lmdistill.objectives import Objective, Part, Reduction, count_of, reduced, shown
 from lmdistill.objectives._labels import LabelSource, label_of
 from lmdistill.students import Batch
 from lmdistill.types import Annotation, View
@@ -41,7 +41,7 @@ class LabelOnly(Objective):
         return [] if not label else [View(self.prompt(item), label, "label")]
 
     def prompt(self, annotation: Annotation) -> str:
-        return self.prefix + annotation.example.input
+        return self.prefix + shown(annotation)
 
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"label": count_of(batch, "label", self.reduction)}

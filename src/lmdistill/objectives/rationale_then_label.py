@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from lmdistill import render
-from lmdistill.objectives import Objective, Part, Reduction, count_of, reduced
+from lmdistill.errors import ConfigError
+from lmdistill.objectives import Objective, Part, Reduction, count_of, reduced, shown, silver
 from lmdistill.objectives._labels import Selection, chosen, label_of
 from lmdistill.students import Batch
 from lmdistill.tasks import Task
-from lmdistill.types import Annotation, Parsed, Rationale, View
+from lmdistill.types import Annotation, Hit, Parsed, Rationale, View
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,18 @@ class RationaleThenLabel(Objective):
     Data:      needs a rationale; the answer is the rationale's own, or the label that `labels` names
     Shapes:    role 'answer', one row per rationale seen
     Differs:   from the paper: none; from SCoTD's code: an end-of-sequence token ends the target, not a double newline
+    Relations: RationaleThenLabel(at_once=1) on inputs with one rationale each is the same for both `rationales`
+
+    With `rationales` 'one' each input weighs the same, and `at_once` different rationales of it are seen in an epoch
+    (all where it has fewer), sharing one pass over the input and the input's weight; with 'all' each pair of input and
+    rationale weighs the same. `bare` says what becomes of an input without a rationale: left out, or trained on its
+    label alone (after the cue). A rationale that was grounded is seen behind its own passages (KARD, arXiv 2305.18395);
+    `template` is another way to write the source, over the example's fields, `input` and `knowledge` (the passages).
+
+    >>> from lmdistill.types import Example
+    >>> item = Annotation(Example("1", "2 + 2 =", "4"), (Rationale("count on", "4"), Rationale("guess", "5")))
+    >>> [view.target for view in RationaleThenLabel(rationales="all").views(item, 0, random.Random(0))]
+    ['count on So the answer is: 4', 'guess So the answer is: 5']
     """
 
     cue: str = "So the answer is:"
@@ -32,27 +45,53 @@ class RationaleThenLabel(Objective):
     rationales: Selection = "one"
     prefix: str = ""
     reduction: Reduction = "token"
+    at_once: int = 1
+    bare: Literal["drop", "label"] = "drop"
+    template: str = ""
 
     needs: ClassVar[frozenset[str]] = frozenset({"rationale"})
 
+    def __post_init__(self) -> None:
+        if self.at_once < 1:
+            raise ConfigError(f"at_once: at least 1 was expected, got {self.at_once}")
+
     def views(self, item: Annotation, epoch: int, rng: random.Random) -> Sequence[View]:
-        views = []
-        for group, rationale in chosen(item.rationales, self.rationales, rng):
-            answer = self._answer(item, rationale)
-            if answer:
-                target = render.join_rationale(rationale.text, answer, self.cue)
-                views.append(View(self.prompt(item), target, "answer", group))
-        return views
+        seen = chosen(item.rationales, "all", rng)
+        if self.rationales == "one" and len(seen) > self.at_once:
+            seen = [rng.choice(seen)] if self.at_once == 1 else rng.sample(list(seen), self.at_once)
+        answered = [(group, one, answer) for group, one in seen if (answer := self._answer(item, one))]
+        if not answered:
+            return self._bare(item)
+        weight = 1.0 if self.rationales == "all" else 1.0 / len(answered)
+        return [
+            View(self._source(item, one.hits or item.hits), self._target(one, answer), "answer", group, weight)
+            for group, one, answer in answered
+        ]
+
+    def _bare(self, item: Annotation) -> Sequence[View]:
+        label = label_of(item, "gold" if self.labels == "rationale" else self.labels) if self.bare == "label" else None
+        return [View(self.prompt(item), render.join_rationale("", label, self.cue), "answer")] if label else []
 
     def _answer(self, item: Annotation, rationale: Rationale) -> str | None:
         return rationale.answer if self.labels == "rationale" else label_of(item, self.labels)
 
+    def _target(self, rationale: Rationale, answer: str) -> str:
+        return render.join_rationale(rationale.text, answer, self.cue)
+
+    def _source(self, item: Annotation, hits: Sequence[Hit]) -> str:
+        if not self.template:
+            return self.prefix + shown(item, hits)
+        return render.render(self.template, render.values_of(item.example, knowledge=render.passages_block(hits)))
+
     def prompt(self, annotation: Annotation) -> str:
-        return self.prefix + annotation.example.input
+        return self._source(annotation, silver(annotation))
 
     def read(self, task: Task, annotation: Annotation, text: str) -> Parsed:
-        rationale, answer = render.split_rationale(text, self.cue)
-        return Parsed(rationale, answer, None if answer is not None else "no answer after the rationale")
+        rationale, said = render.split_rationale(text, self.cue)
+        if said is None:
+            return Parsed(rationale, None, "no answer after the rationale")
+        found = task.read(annotation.example, said)
+        return Parsed(rationale, found.answer, found.reason)
 
     def with_answer(self, text: str, answer: str) -> str:
         return render.join_rationale(render.split_rationale(text, self.cue).rationale, answer, self.cue)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lmdistill.errors import ConfigError
-from lmdistill.objectives import Objective, Part, Reduction, count_of, reduced
+from lmdistill.objectives import Objective, Part, Reduction, count_of, reduced, shown
 from lmdistill.objectives._labels import PREFIXES, LabelSource, PrefixStyle, Selection, chosen, label_of
 from lmdistill.students import Batch
 from lmdistill.types import Annotation, View
@@ -42,7 +42,7 @@ class StepByStep(Objective):
             raise ConfigError(f"rationale_weight: {self.rationale_weight} is negative")
 
     def views(self, item: Annotation, epoch: int, rng: random.Random) -> Sequence[View]:
-        source, label = item.example.input, label_of(item, self.labels)
+        source, label = shown(item), label_of(item, self.labels)
         views = [] if not label else [View(self.prompt(item), label, "label")]
         if self.rationale_weight:
             prefix = PREFIXES[self.prefix_style].rationale
@@ -51,7 +51,7 @@ class StepByStep(Objective):
         return views
 
     def prompt(self, annotation: Annotation) -> str:
-        return PREFIXES[self.prefix_style].label + annotation.example.input
+        return PREFIXES[self.prefix_style].label + shown(annotation)
 
     def counts(self, batch: Batch) -> dict[str, float]:
         return {role: count_of(batch, role, self.reduction) for role in batch.targets}

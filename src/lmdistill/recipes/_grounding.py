@@ -1,0 +1,159 @@
+"""Passages for any recipe, found for training items and for questions by the run's own retriever and reranker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lmdistill.config import component, settings_of
+from lmdistill.errors import ConfigError
+from lmdistill.ground import Queries, by_gold, candidates, ground
+from lmdistill.knowledge import KnowledgeBase, open_base
+from lmdistill.objectives.rationale_reranking import RationaleReranking
+from lmdistill.rerankers import RerankerSettings
+from lmdistill.retrievers import Retriever, RetrieverSettings
+from lmdistill.tasks import Task
+from lmdistill.train import TrainSettings, train
+from lmdistill.types import Annotation, Candidates
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """How a reranker is trained; the defaults are those of KARD's code."""
+
+    from_rationale: int = 32
+    from_question: int = 32
+    objective: RationaleReranking = field(default_factory=RationaleReranking)
+    train: TrainSettings = field(
+        default_factory=lambda: TrainSettings(epochs=3, batch_size=16, learning_rate=1e-4, warmup=0.05)
+    )
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Passages in the student's input; with `passages` 0 there are none.
+
+    `knowledge` is a folder that `lmdistill index` made; without it the task's own passages are used. Training items are
+    grounded by their `silver` side: 'rationale' (KARD: what the teacher's rationale finds) or 'question'. Questions are
+    grounded by themselves: the retriever's best `candidates`, put in order by the reranker where there is one, which is
+    trained first; or, as an 'oracle', by the teacher's rationales for them or by their marked passages.
+    """
+
+    passages: int = 0
+    silver: Literal["rationale", "question"] = "rationale"
+    oracle: Literal["none", "rationale", "gold"] = "none"
+    knowledge: Path | None = None
+    retriever: RetrieverSettings = component("retrievers", "bm25")
+    queries: Queries = field(default_factory=Queries)
+    candidates: int = 100
+    reranker: RerankerSettings | None = component("rerankers", None)
+    reranking: Reranking = field(default_factory=Reranking)
+
+    def __post_init__(self) -> None:
+        if self.passages < 0 or self.candidates < 1:
+            raise ConfigError("grounding: 0 or more passages and 1 or more candidates were expected")
+
+    def base(self, task: Task) -> KnowledgeBase:
+        """What is searched."""
+        return open_base(self.knowledge, () if self.knowledge else task.passages())
+
+    def opened(self, task: Task, out: Path) -> Retriever:
+        """The retriever; the index of a task's own passages is kept in the run's folder."""
+        base = self.base(task)
+        return self.retriever.open(base, None if base.folder else out / "knowledge")
+
+    def of_items(self, items: Sequence[Annotation], task: Task, out: Path) -> Sequence[Annotation]:
+        """Training items with their passages."""
+        if not self.passages:
+            return items
+        retriever = self.opened(task, out)
+        settings = {"retriever": settings_of(self.retriever)}
+        by = self.silver
+        return ground(
+            items,
+            retriever,
+            k=self.passages,
+            by=by,
+            queries=self.queries,
+            folder=out / "grounded",
+            described=settings,
+        )
+
+    def of_questions(
+        self, questions: Sequence[Annotation], task: Task, reranker: Any, out: Path, folder: Path
+    ) -> Sequence[Annotation]:
+        """Questions with what they find themselves."""
+        if not self.passages:
+            return questions
+        retriever = self.opened(task, out)
+        if self.oracle == "gold":
+            return [
+                replace(item, hits=item.hits[: self.passages]) for item in by_gold(questions, retriever, task.relevant)
+            ]
+        settings = {"retriever": settings_of(self.retriever), "reranker": settings_of(self.reranker)}
+        if self.oracle == "rationale":
+            found = ground(
+                questions,
+                retriever,
+                k=self.passages,
+                by="both",
+                queries=self.queries,
+                folder=folder,
+                described=settings,
+            )
+            return [as_found(item) for item in found]
+        return ground(
+            questions,
+            retriever,
+            k=self.passages,
+            by="question",
+            queries=self.queries,
+            reranker=reranker,
+            candidates=self.candidates,
+            folder=folder,
+            described=settings,
+        )
+
+    def trained(self, items: Sequence[Annotation], task: Task, out: Path) -> Any:
+        """The reranker, trained on what the training rationales find; None where none is set."""
+        if self.reranker is None or not self.passages:
+            return None
+        retriever = self.opened(task, out)
+        pairs = candidates(
+            items,
+            retriever,
+            from_rationale=self.reranking.from_rationale,
+            from_question=self.reranking.from_question,
+            queries=self.queries,
+            folder=out / "candidates",
+            described={"retriever": settings_of(self.retriever)},
+        )
+        reranker = self.reranker.open(vocabulary_of(pairs, retriever.base), self.reranking.seed)
+        trained = train(
+            reranker,
+            self.reranking.objective,
+            pairs,
+            settings=self.reranking.train,
+            folder=out / "reranker",
+            seed=self.reranking.seed,
+            card={"reranker": settings_of(self.reranker)},
+        )
+        return trained.student
+
+
+def as_found(item: Annotation) -> Annotation:
+    """A question with the passages of its first grounded rationale (its own where there is none), and no rationale."""
+    own = next((one.hits for one in item.rationales if one.hits), item.hits)
+    return Annotation(item.example, hits=own)
+
+
+def vocabulary_of(pairs: Sequence[Candidates], base: KnowledgeBase) -> Any:
+    """What a from-scratch reranker's vocabulary is made from: all questions and up to 100,000 passages."""
+    for pair in pairs:
+        yield pair.query
+    for row in range(min(len(base), 100_000)):
+        passage = base.passage(row)
+        yield f"{passage.title} {passage.text}"

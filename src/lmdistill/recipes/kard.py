@@ -1,0 +1,64 @@
+"""KARD: the student reads passages, reasons over them and answers; a reranker learns to find them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmdistill.errors import ConfigError
+from lmdistill.faults import faults_of
+from lmdistill.metrics.hits_at_k import HitsAtK
+from lmdistill.recipes._grounding import Grounding
+from lmdistill.recipes._road import over_seeds
+from lmdistill.recipes.rd import Rd
+from lmdistill.rerankers.late_interaction import LateInteraction
+from lmdistill.store import Rows, write_json
+from lmdistill.types import Prediction, Report
+
+LINKBERT, BIOLINKBERT = "michiyasunaga/LinkBERT-base", "michiyasunaga/BioLinkBERT-base"
+"""The paper's encoders for the reranker: the first for StrategyQA and OpenBookQA, the second for MedQA."""
+
+
+@dataclass(frozen=True)
+class Kard(Rd):
+    """Train a student on rationales behind the passages that they find, and a reranker to find these from questions.
+
+    `grounding.passages` is k, `grounding.candidates` is kappa*, `sampling.n` is l. Without a reranker
+    (`grounding.reranker` nothing) it is the paper's "KARD (BM25)".
+
+    Paper:    Knowledge-Augmented Reasoning Distillation, arXiv 2305.18395
+    Differs:  from the authors' code: see `Rd`, `RationaleReranking`, `LateInteraction` and `BM25`; several passages
+              stand on lines of their own in training and inference alike
+    """
+
+    grounding: Grounding = field(
+        default_factory=lambda: Grounding(passages=1, reranker=LateInteraction(model=LINKBERT, lora_rank=16))
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.grounding.passages:
+            raise ConfigError("grounding.passages: KARD reads at least 1; without passages it is the recipe 'rd'")
+
+    def report(self, out: Path, items: Sequence[Any], reports: Mapping[int, Report], facts: dict[str, Any]) -> Report:
+        """The report, with hits@k and with wrong answers told apart: nothing relevant was found, or it was misread."""
+        report = super().report(out, items, reports, facts)
+        metric, found, faults = HitsAtK(), {}, {}
+        for seed in self.seeds:
+            predictions = list(Rows(out / f"seed-{seed}" / "test" / "rows.jsonl", Prediction))
+            scores = [metric.score(one, self.task) for one in predictions]
+            if any(score.values for score in scores):
+                found[seed] = Report("", metric.aggregate(scores))
+                faults[str(seed)] = faults_of(predictions, self.task)
+        if found:
+            report = Report(
+                report.name,
+                {**report.metrics, **dict(over_seeds(found))},
+                report.counts,
+                report.settings,
+                {**report.facts, "faults": faults},
+            )
+            write_json(out / "report.json", report)
+        return report
