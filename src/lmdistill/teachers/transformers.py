@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -137,11 +138,12 @@ class LocalModel(LocalTeacher, WhiteBox):
     def _write(self, inputs: Any, sampling: Sampling, count: int) -> tuple[Tensor, Tensor | None]:
         """New tokens and their log-probabilities, `count` rows for each input in turn; [B * count, T]."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        options = self._options(sampling)
+        start = 1 if self.encodes else ids.shape[1]
+        options = self._options(sampling, start)
         options["generation_config"].num_return_sequences = count if sampling.beams > 1 else 1
         if sampling.beams > 1:
             output = self.module.generate(input_ids=ids, attention_mask=mask, **options)
-            return output[:, 1 if self.encodes else ids.shape[1] :], None
+            return output[:, start:], None
         recorder = _Recorder()
         options["logits_processor"] = [recorder]
         alike = 1  # how often each row stands for itself
@@ -156,7 +158,7 @@ class LocalModel(LocalTeacher, WhiteBox):
         if count > 1 and not self.encodes:
             ids, mask = ids.repeat_interleave(count, 0), mask.repeat_interleave(count, 0)
         output = self.module.generate(input_ids=ids, attention_mask=mask, **options)
-        written = output[:, 1 if self.encodes else ids.shape[1] :]
+        written = output[:, start:]
         return written.repeat_interleave(alike, 0), recorder.logprobs(output).repeat_interleave(alike, 0)
 
     def _prefilled(self, ids: Tensor, mask: Tensor) -> Any:
@@ -169,7 +171,7 @@ class LocalModel(LocalTeacher, WhiteBox):
         )
         return cache
 
-    def _options(self, sampling: Sampling) -> dict[str, Any]:
+    def _options(self, sampling: Sampling, start: int) -> dict[str, Any]:
         """Generation options in full, so that nothing of the checkpoint's own defaults acts unseen (top_k 50 ...)."""
         from transformers import GenerationConfig
 
@@ -186,34 +188,49 @@ class LocalModel(LocalTeacher, WhiteBox):
         }
         if sampling.temperature > 0:
             settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-        if sampling.stop:
-            settings["stop_strings"] = list(sampling.stop)
         options: dict[str, Any] = {"generation_config": GenerationConfig(**settings)}
         if sampling.stop:
-            options["tokenizer"] = self.tokenizer
+            options["stopping_criteria"] = [self._stops(sampling.stop, start)]
         return options
+
+    def _stops(self, stops: Sequence[str], start: int) -> Any:
+        """A criterion that ends a row at a stop string after `start` (the library's own refuses some tokenizers)."""
+        import torch
+
+        window = max(map(len, stops)) + 4  # a token is at least a character, but for special ones
+
+        def ended(input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+            tails = self.tokenizer.batch_decode(input_ids[:, max(start, input_ids.shape[1] - window) :])
+            found = [any(stop in tail for stop in stops) for tail in tails]
+            return torch.tensor(found, device=input_ids.device)
+
+        return ended
 
     def _choice(
         self, ids: Sequence[int], logprobs: Sequence[float] | None, sampling: Sampling, read: int
     ) -> dict[str, Any]:
-        ends = self._ends
-        length = next((at for at, token in enumerate(ids) if token in ends), None)
-        reason = "length" if length is None else "stop"
-        kept = list(ids if length is None else ids[:length])
-        text = self.tokenizer.decode(kept, skip_special_tokens=True)
-        for stop in sampling.stop:
-            before, found, _ = text.partition(stop)
-            if found:
-                text, reason = before, "stop"
-        if length is None and len(ids) < sampling.max_tokens:
-            reason = "stop"  # a stop string ended it
-        counted = ids if length is None else ids[: length + 1]  # the end itself was chosen too
-        tokens = self.tokenizer.convert_ids_to_tokens(list(counted))
-        values = [0.0] * len(tokens) if logprobs is None else logprobs[: len(tokens)]
+        """One sample in the dialect: what stands before its end, a stop string, or the room's end."""
+        end = next((at for at, token in enumerate(ids) if token in self._ends), None)
+        kept = list(ids if end is None else ids[:end])
+        counted = len(ids) if end is None else end + 1  # the end itself was chosen too
+        reason = "length" if end is None else "stop"
+        text = self._decoded(kept)
+        if any(stop in text for stop in sampling.stop):
+            said = functools.partial(self._says, kept, sampling.stop)
+            counted = bisect.bisect_left(range(len(kept)), True, key=said) + 1
+            text = min((text.partition(stop)[0] for stop in sampling.stop), key=len)
+            reason = "stop"
         choice: dict[str, Any] = {"text": text, "finish_reason": reason, "prompt_tokens": read}
         if logprobs is not None:
-            choice["tokens"] = [(token, round(value, 5)) for token, value in zip(tokens, values, strict=True)]
+            tokens = self.tokenizer.convert_ids_to_tokens(list(ids[:counted]))
+            choice["tokens"] = [(token, round(value, 5)) for token, value in zip(tokens, logprobs, strict=False)]
         return choice
+
+    def _says(self, ids: Sequence[int], stops: Sequence[str], last: int) -> bool:
+        return any(stop in self._decoded(ids[: last + 1]) for stop in stops)
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     @functools.cached_property
     def _ends(self) -> frozenset[int]:
