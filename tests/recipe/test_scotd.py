@@ -186,3 +186,14 @@ def test_curation_steps_can_be_combined_in_any_order(tmp_path: Path) -> None:
     funnel = manifest.facts["funnel"]
     assert [row["step"] for row in funnel] == ["random_k", "correct", "length"]
     assert funnel[0]["dropped"] == {"not drawn": 24} and funnel[1]["reached"] == 72
+
+
+def test_a_student_is_asked_other_tasks_too(tmp_path: Path) -> None:
+    harder = {"name": "sums", "test": 7, "steps": 3, "largest": 9, "largest_step": 4}
+    one = recipe(also_test=["nli", harder, harder], train=SHARED["train"] | {"steps": 2, "eval_every": 2})
+    one = dataclasses.replace(one, also_test=(dataclasses.replace(one.also_test[0], test=5), *one.also_test[1:]))
+    report = one.run(tmp_path)
+    numbers = {name: metric.n for name, metric in report.metrics.items()}
+    assert numbers == {"accuracy": 10, "nli.accuracy": 5, "sums.accuracy": 7, "sums-2.accuracy": 7}
+    told = list(Rows(tmp_path / "seed-0" / "also-sums" / "rows.jsonl", Prediction))
+    assert {each.example.id.split("-")[0] for each in told} == {"sums"} and len(told) == 7

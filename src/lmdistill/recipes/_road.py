@@ -5,6 +5,7 @@ A recipe names its objective (and overrides a step where its method differs); ev
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lmdistill import intervals
-from lmdistill.annotate import annotate
+from lmdistill.annotate import annotate, digest_examples
 from lmdistill.config import component, settings_of
 from lmdistill.curate import curate
 from lmdistill.curation import Curation
@@ -24,9 +25,11 @@ from lmdistill.predict import Decoding, predict
 from lmdistill.pricing import Budget
 from lmdistill.prompting import Prompting
 from lmdistill.recipes import Recipe
+from lmdistill.recipes._elsewhere import beside, elsewhere
 from lmdistill.recipes._grounding import Grounding
 from lmdistill.registry import name_of
-from lmdistill.store import read_manifest, seed_for, write_json
+from lmdistill.shared import shared_stage
+from lmdistill.store import digest, read_manifest, seed_for, write_json
 from lmdistill.students import StudentSettings
 from lmdistill.tasks import Task
 from lmdistill.teachers import TeacherSettings
@@ -41,7 +44,9 @@ class Road(Recipe):
     `fraction` takes a share of the training examples (the same ones for every seed; a smaller share is part of a
     larger one). `seeds` trains one student each. `valid_limit` bounds the validation examples that choose a
     checkpoint. `measure_teacher` also asks the teacher the test questions, for comparison. `cache` is the file that
-    keeps paid answers (by default in the run's folder). `grounding` puts passages of a knowledge base behind the input.
+    keeps paid answers (by default in the run's folder), `shared` a folder of annotations that several runs share.
+    `grounding` puts passages of a knowledge base behind the input. `also_test` names further tasks whose test
+    questions the student is asked: contrast sets, other domains; their metrics carry the task's name.
     """
 
     task: Task = component("tasks")
@@ -57,8 +62,10 @@ class Road(Recipe):
     seeds: tuple[int, ...] = (0,)
     valid_limit: int = 500
     test_split: str = "test"
+    also_test: tuple[Task, ...] = component("tasks", ())
     measure_teacher: bool = False
     cache: Path | None = None
+    shared: Path | None = None
     grounding: Grounding = field(default_factory=Grounding)
 
     asks_teacher: ClassVar[bool] = True
@@ -119,16 +126,17 @@ class Road(Recipe):
     def annotated(self, examples: Sequence[Example], folder: Path) -> Sequence[Annotation]:
         """The teacher's answers to examples."""
         assert self.teacher is not None
-        return annotate(
-            self.task,
-            self.teacher,
-            examples,
-            folder=folder,
-            prompting=self.prompting,
-            sampling=self.sampling,
-            budget=self.budget,
-            cache=self.cache or folder.parent / "answers.sqlite",
-        )
+        with annotations_place(self, examples, folder) as place:
+            return annotate(
+                self.task,
+                self.teacher,
+                examples,
+                folder=place,
+                prompting=self.prompting,
+                sampling=self.sampling,
+                budget=self.budget,
+                cache=self.cache or folder.parent / "answers.sqlite",
+            )
 
     def curated(self, annotations: Sequence[Annotation], out: Path) -> Sequence[Annotation]:
         """The annotations after the curation steps."""
@@ -187,7 +195,8 @@ class Road(Recipe):
                 predictions = predict(
                     trained.student, objective, self.task, questions, decoding=self.decoding, folder=folder / "test"
                 )
-                reports[seed] = evaluate(self.task, predictions)
+                others = elsewhere(self, objective, trained.student, folder, out)
+                reports[seed] = beside(evaluate(self.task, predictions), others)
             facts["students"][str(seed)] = str(trained.folder)
             facts["train_seconds"][str(seed)] = round(trained.seconds, 1)
             facts["steps"][str(seed)] = trained.step
@@ -217,6 +226,16 @@ class Road(Recipe):
         report = Report(title, metrics, counts, {"recipe": name_of(self), **settings_of(self)}, facts)
         write_json(out / "report.json", report)
         return report
+
+
+def annotations_place(
+    recipe: Any, examples: Sequence[Example], folder: Path
+) -> contextlib.AbstractContextManager[Path]:
+    """Where a run's annotations go: its own folder, or the one that it shares with runs that ask the same."""
+    if recipe.shared is None:
+        return contextlib.nullcontext(folder)
+    asked = [settings_of(one) for one in (recipe.task, recipe.teacher, recipe.prompting, recipe.sampling)]
+    return shared_stage(recipe.shared, folder, digest([*asked, digest_examples(examples)]))
 
 
 def vocabulary_texts(objective: Objective, items: Sequence[Any]) -> Iterator[str]:
