@@ -147,7 +147,7 @@ class Pool:
         offered = 0
         for text in texts:
             offered += 1
-            if any(self._near(_words(text))):
+            if next(self._near(_words(text)), None) is not None:
                 self.alike_seen += 1
             else:
                 self._add(text)

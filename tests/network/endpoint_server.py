@@ -33,13 +33,15 @@ class Endpoint:
         self.settings: dict[str, Any] = {
             "latency": 0.0, "tail": 0.0, "tail_latency": 2.0, "faults": {}, "first_only": False, "retry_after": None,
             "ignores_n": False, "capacity": None, "seed": 0, "refuses": None, "echo_headers": False,
-            "batch_stuck": False, "batch_fault": None, "batch_expires": 0, "batch_refused": None, **settings,
+            "keep_bodies": False, "batch_stuck": False, "batch_fault": None, "batch_expires": 0,
+            "batch_refused": None, **settings,
         }  # fmt: skip
         self.tries: collections.Counter[str] = collections.Counter()
         self.answered: collections.Counter[str] = collections.Counter()
         self.counts: collections.Counter[str] = collections.Counter()
         self.in_flight = self.most_in_flight = 0
         self.headers: dict[str, str] = {}
+        self.bodies: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
 
@@ -83,6 +85,7 @@ class Endpoint:
             "answered": dict(self.answered),
             "most_in_flight": self.most_in_flight,
             "headers": self.headers,
+            "bodies": self.bodies,
         }
 
 
@@ -128,6 +131,8 @@ class Connection(asyncio.Protocol):
     def complete(self, headers: dict[str, str], body: dict[str, Any]) -> None:
         endpoint, settings = self.endpoint, self.endpoint.settings
         endpoint.headers = headers
+        if settings["keep_bodies"]:
+            endpoint.bodies.append(body)
         key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         question = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         endpoint.tries[key] += 1
