@@ -3,13 +3,15 @@
     for ended in run_many([Call("dss", "dss", settings, out / "dss"), ...], workers=2):
         print(ended.call.name, ended.report or ended.error)
 
-A call that fails does not stop the others; its error is kept. A call whose report is there already is not made again
-(the recipe itself finds its finished stages). Ctrl-C ends the processes; what they wrote stays.
+A call that fails does not stop the others; its error is kept. A call that ended well leaves `ended.json` and is not
+made again; one that was cut short goes on from its finished stages. Ctrl-C ends the processes; what they wrote stays.
+Where the program itself was killed, its processes go on: a new one waits for them, folder by folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import queue
@@ -17,6 +19,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +27,15 @@ from typing import IO, Any
 
 import yaml
 
-from lmdistill.codec import decode
+from lmdistill.codec import decode, digest
+from lmdistill.errors import LmdistillError
 from lmdistill.progress import Bar, progress
-from lmdistill.store import write_text
+from lmdistill.store import write_json, write_text
 from lmdistill.types import Report
 
 LINE = re.compile(r"^(?P<title>[\w ]+): (?P<done>[\d,]+)(?:/(?P<total>[\d,]+))? (?P<unit>\w+)")
+KEPT = 12
+"""How many of the last lines of a failed call are kept."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +47,47 @@ class Call:
     settings: Mapping[str, Any]
     out: Path
 
+    @property
+    def key(self) -> str:
+        """Equal keys: the same call."""
+        return digest([self.recipe, self.settings])
+
 
 @dataclass(frozen=True)
 class Ended:
-    """A call that ended: its report, or the last lines of what it said."""
+    """A call that ended: its report, or the last lines of what it said. `repeated` is False where it was done before;
+    `seconds` is what its processes took from start to end."""
 
     call: Call
     report: Report | None
     error: str = ""
+    repeated: bool = True
+    seconds: float = 0.0
+
+
+def finished(call: Call) -> Ended | None:
+    """The end of a call that was made before with these settings and went well, or None."""
+    try:
+        mark = json.loads((call.out / "ended.json").read_text(encoding="utf-8"))
+        if mark["key"] != call.key:
+            return None
+        report = decode(Report, json.loads((call.out / "report.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Ended(call, report, repeated=False, seconds=float(mark.get("seconds", 0.0)))
 
 
 def run_many(calls: Sequence[Call], *, workers: int = 2, threads: int = 1) -> Iterator[Ended]:
-    """Run the calls, `workers` at a time with `threads` threads each; yield each as it ends."""
+    """Run the calls, `workers` at a time with `threads` threads each; yield each as it ends.
+
+    Calls that are finished come first, and no process is started for them.
+    """
+    before = {id(call): ended for call in calls if (ended := finished(call)) is not None}
+    yield from before.values()
+    rest = [call for call in calls if id(call) not in before]
     ended: queue.Queue[Ended] = queue.Queue()
-    waiting = list(reversed(calls))
-    running: dict[str, subprocess.Popen[str]] = {}
+    waiting = list(reversed(rest))
+    running: dict[Path, subprocess.Popen[str]] = {}
     lock = threading.Lock()
 
     def work() -> None:
@@ -64,13 +96,16 @@ def run_many(calls: Sequence[Call], *, workers: int = 2, threads: int = 1) -> It
                 if not waiting:
                     return
                 call = waiting.pop()
-            ended.put(_run(call, threads, running))
+            try:
+                ended.put(_run(call, threads, running))
+            except (LmdistillError, OSError) as error:  # a folder that cannot be written, no process to be had
+                ended.put(Ended(call, None, str(error)))
 
-    crew = [threading.Thread(target=work, daemon=True) for _ in range(min(workers, len(calls)))]
+    crew = [threading.Thread(target=work, daemon=True) for _ in range(min(workers, len(rest)))]
     for thread in crew:
         thread.start()
     try:
-        for _ in calls:
+        for _ in rest:
             yield ended.get()
     finally:
         waiting.clear()
@@ -79,23 +114,59 @@ def run_many(calls: Sequence[Call], *, workers: int = 2, threads: int = 1) -> It
                 process.terminate()
 
 
-def _run(call: Call, threads: int, running: dict[str, subprocess.Popen[str]]) -> Ended:
+def _run(call: Call, threads: int, running: dict[Path, subprocess.Popen[str]]) -> Ended:
+    with _held(call) as hold:
+        before = finished(call)  # by the process of a program that was killed, while this one waited
+        if before is not None:
+            return before
+        started = time.monotonic()
+        code, said = _process(call, threads, running, hold)
+        seconds = round(time.monotonic() - started, 1)
+        if code == 0 and (call.out / "report.json").exists():
+            write_json(call.out / "ended.json", {"key": call.key, "seconds": seconds})
+            found = finished(call)
+            if found is not None:
+                return Ended(call, found.report, seconds=seconds)
+        return Ended(call, None, "\n".join(said[-KEPT:]) or f"ended with exit code {code}", seconds=seconds)
+
+
+@contextlib.contextmanager
+def _held(call: Call) -> Iterator[IO[str]]:
+    """The call's folder for oneself: its process inherits the lock, so it holds as long as either lives."""
+    call.out.mkdir(parents=True, exist_ok=True)
+    with (call.out / ".held").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with progress(f"{call.name}: waiting for another process to finish it", None, "folders"):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+
+
+def _process(
+    call: Call, threads: int, running: dict[Path, subprocess.Popen[str]], hold: IO[str]
+) -> tuple[int, list[str]]:
+    """The exit code of the call's process, and what it said beside its progress."""
     run_file = call.out / "run.yaml"
     write_text(run_file, yaml.safe_dump({"recipe": call.recipe, **call.settings}, sort_keys=False, allow_unicode=True))
     command = [sys.executable, "-m", "lmdistill", "run", call.recipe, "--config", str(run_file), "--out", str(call.out)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "LMDISTILL_PROGRESS_EVERY": "0.5"}
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=environment,
+        pass_fds=(hold.fileno(),),
     ) as process:
-        running[call.name] = process
+        running[call.out] = process
         assert process.stderr is not None
         said = _follow(call.name, process.stderr)
         process.wait()
-    running.pop(call.name, None)
-    report = call.out / "report.json"
-    if process.returncode == 0 and report.exists():
-        return Ended(call, decode(Report, json.loads(report.read_text(encoding="utf-8"))))
-    return Ended(call, None, "\n".join(said[-12:]) or f"ended with exit code {process.returncode}")
+    running.pop(call.out, None)
+    return process.returncode, said
 
 
 def _follow(name: str, stream: IO[str]) -> list[str]:

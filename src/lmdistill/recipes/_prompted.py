@@ -15,7 +15,7 @@ from lmdistill.pricing import Budget
 from lmdistill.prompting import Prompting
 from lmdistill.recipes import Recipe
 from lmdistill.recipes._grounding import Grounding
-from lmdistill.recipes._road import teacher_prediction
+from lmdistill.recipes._road import annotations_place, teacher_prediction
 from lmdistill.registry import name_of
 from lmdistill.store import read_manifest, write_json, write_rows
 from lmdistill.tasks import Task
@@ -40,6 +40,7 @@ class Prompted(Recipe):
     test_split: str = "test"
     limit: int | None = None
     cache: Path | None = None
+    shared: Path | None = None
 
     def __post_init__(self) -> None:
         if self.grounding.reranker is not None or self.grounding.oracle == "rationale":
@@ -53,16 +54,18 @@ class Prompted(Recipe):
         examples = list(self.task.examples(self.test_split))[: self.limit]
         questions = [Annotation(example) for example in examples]
         grounded = self.grounding.of_questions(questions, self.task, None, out, out / "questions")
-        asked = annotate(
-            self.task,
-            self.teacher,
-            [replace(item.example, input=shown(item)) for item in grounded],
-            folder=out / "annotations",
-            prompting=self.prompting,
-            sampling=self.sampling,
-            budget=self.budget,
-            cache=self.cache or out / "answers.sqlite",
-        )
+        asking = [replace(item.example, input=shown(item)) for item in grounded]
+        with annotations_place(self, asking, out / "annotations") as folder:
+            asked = annotate(
+                self.task,
+                self.teacher,
+                asking,
+                folder=folder,
+                prompting=self.prompting,
+                sampling=self.sampling,
+                budget=self.budget,
+                cache=self.cache or out / "answers.sqlite",
+            )
         predictions = [
             replace(teacher_prediction(answer), example=item.example, hits=item.hits)
             for answer, item in zip(asked, grounded, strict=True)

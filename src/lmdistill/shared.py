@@ -1,0 +1,44 @@
+"""Stages that several runs share: made once, by whoever comes first, while the others wait."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmdistill.errors import StoreError
+
+
+@contextlib.contextmanager
+def shared_stage(shared: Path, folder: Path, key: str) -> Iterator[Path]:
+    """The folder below `shared` for a stage of this key, held for oneself; `folder` becomes a link to it.
+
+    A process that dies lets go of it, so the next one goes on where that one stopped.
+
+    Raises:
+        StoreError: it cannot be made; `folder` is there and is no link.
+    """
+    target = shared / f"{folder.name}-{key}"
+    with contextlib.ExitStack() as held:
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context((shared / f".{target.name}.held").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            _link(folder, target)
+        except StoreError:
+            raise
+        except OSError as error:
+            raise StoreError(f"cannot share {target} ({error.strerror or error})") from error
+        yield target
+
+
+def _link(folder: Path, target: Path) -> None:
+    if folder.exists() and folder.resolve() == target.resolve():
+        return
+    if folder.exists() and not folder.is_symlink():
+        raise StoreError(f"{folder} holds a stage of its own; choose another --out, or leave the setting 'shared' out")
+    folder.unlink(missing_ok=True)
+    folder.symlink_to(os.path.relpath(target, folder.parent), target_is_directory=True)
