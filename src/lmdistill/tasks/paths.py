@@ -17,15 +17,16 @@ _QUESTION = re.compile(r"start with (\d+) ((?:\. (?:add|put in|take|drop) \d+ )+
 
 @dataclass(frozen=True)
 class Paths(Made):
-    """A start and three changes: 'start with 24 . add 5 . take 3 . put in 8 . what is there then ?'
+    """A start and three changes: 'start with 14 . add 5 . take 3 . put in 4 . what is there then ?'
 
     With three changes there are up to six orders of doing them, and each is a derivation of its own, with other numbers
-    on the way: more rationales per question teach more here, where paraphrases would not.
+    on the way: more rationales per question teach more here, where paraphrases would not. A test question's numbers
+    stand together in no question of another split.
     """
 
     steps: int = 3
-    largest: int = 30
-    largest_step: int = 9
+    largest: int = 20
+    largest_step: int = 5
     wordings: int = 1
 
     reads = "value"
@@ -49,7 +50,8 @@ class Paths(Made):
         lowest = -sum(min(amount, 0) for amount in amounts)
         start = lowest + int(rng.random() * (self.largest - lowest + 1))
         changes = " ".join(f"{pick(rng, _PLUS if amount > 0 else _MINUS)} {abs(amount)} ." for amount in amounts)
-        return Draw(f"start with {start} . {changes} what is there then ?", str(start + sum(amounts)))
+        question = f"start with {start} . {changes} what is there then ?"
+        return Draw(question, str(start + sum(amounts)), f"{start} {amounts}")
 
     def explain(self, question: str, rng: random.Random, *, wrong: bool = False) -> tuple[str, str]:
         match = _QUESTION.fullmatch(question.strip())
