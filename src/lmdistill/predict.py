@@ -27,8 +27,11 @@ class Decoding:
 
     `constrained` scores the example's choices and takes the likeliest instead of reading free text. `samples` above 1
     is self-consistency: that many samples at `temperature`, and a vote; with 1 sample decoding is greedy (or a beam).
-    `max_tokens` is the rationale budget and the answer's. A prediction whose confidence is below `abstain_below` has
-    no answer. `confidence` asks for the answer's probability where there is no vote.
+    `max_tokens` is the rationale budget and the answer's; a student that thinks and has used it up without an answer
+    is made to answer at once, in at most `answer_tokens` more (0: it has no answer). It stops at its end of sequence,
+    right after the answer; `stop` names strings that end a text too, for models that go on. A prediction whose
+    confidence is below `abstain_below` has no answer. `confidence` asks for the answer's probability where there is no
+    vote.
     """
 
     samples: int = 1
@@ -37,6 +40,8 @@ class Decoding:
     top_p: float = 1.0
     beams: int = 1
     max_tokens: int = 64
+    answer_tokens: int = 0
+    stop: tuple[str, ...] = ()
     constrained: bool = False
     confidence: bool = False
     abstain_below: float | None = None
@@ -51,6 +56,7 @@ class Decoding:
             top_p=self.top_p,
             top_k=self.top_k,
             max_tokens=self.max_tokens,
+            stop=self.stop,
             beams=self.beams,
             seed=seed,
         )
@@ -99,7 +105,7 @@ def _predict(
             batch = [items[i] for i in range(start, min(start + decoding.batch_size, len(items)))]
             sampling = decoding.sampling(seed_for(decoding.seed, start) % (1 << 31))
             answer = _score if decoding.constrained else _generate
-            answered = answer(student, objective, task, batch, sampling)
+            answered = answer(student, objective, task, batch, sampling, decoding.answer_tokens)
             if decoding.confidence and not decoding.constrained and decoding.samples == 1:
                 answered = _with_confidence(student, objective, batch, answered)
             predictions += [_abstained(one, decoding) for one in answered]
@@ -108,10 +114,41 @@ def _predict(
 
 
 def _generate(
-    student: Any, objective: Objective, task: Task, batch: Sequence[Annotation], sampling: Sampling
+    student: Any,
+    objective: Objective,
+    task: Task,
+    batch: Sequence[Annotation],
+    sampling: Sampling,
+    answer_tokens: int,
 ) -> list[Prediction]:
     written = student.generate([objective.prompt(item) for item in batch], sampling)
+    if answer_tokens and objective.thinks:
+        written = _brought_to_an_end(student, objective, task, batch, written, answer_tokens)
     return [voted(task, objective, item, completions) for item, completions in zip(batch, written, strict=True)]
+
+
+def _brought_to_an_end(
+    student: Any,
+    objective: Objective,
+    task: Task,
+    batch: Sequence[Annotation],
+    written: Sequence[Sequence[Completion]],
+    answer_tokens: int,
+) -> list[list[Completion]]:
+    """The completions, where those that used up their budget without an answer go on with the cue and an answer."""
+    made = [list(own) for own in written]
+    places = [
+        (i, j)
+        for i, own in enumerate(made)
+        for j, one in enumerate(own)
+        if one.finish_reason == "length" and objective.read(task, batch[i], one.text).answer is None
+    ]
+    begun = [objective.with_answer(made[i][j].text, "").strip() for i, j in places]
+    prompts = [objective.prompt(batch[i]) for i, _ in places]
+    ends = student.finish(prompts, begun, Sampling(max_tokens=answer_tokens)) if places else []
+    for (i, j), start, end in zip(places, begun, ends, strict=True):
+        made[i][j] = replace(end, text=f"{start} {end.text}".strip())
+    return made
 
 
 def voted(task: Task, objective: Objective, item: Annotation, completions: Sequence[Completion]) -> Prediction:
@@ -130,7 +167,12 @@ def voted(task: Task, objective: Objective, item: Annotation, completions: Seque
 
 
 def _score(
-    student: Any, objective: Objective, task: Task, batch: Sequence[Annotation], sampling: Sampling
+    student: Any,
+    objective: Objective,
+    task: Task,
+    batch: Sequence[Annotation],
+    sampling: Sampling,
+    answer_tokens: int,
 ) -> list[Prediction]:
     """The likeliest choice of each example, after a rationale where the student thinks first."""
     lacking = next((item for item in batch if not item.example.choices), None)

@@ -276,12 +276,38 @@ class TextStudent(nn.Module):
         """New token ids (end of sequence included where it was reached) of each of the n samples of each prompt."""
         return self._new_tokens(prompts, sampling)
 
+    @torch.no_grad()
+    def finish(
+        self, prompts: Sequence[str], begun: Sequence[str], sampling: Sampling, *, batch_size: int = 64
+    ) -> list[Completion]:
+        """What follows texts that were begun for prompts (a rationale and its cue), one completion each."""
+        training = self.training
+        self.eval()
+        starts = [[token for token in self.tokens("target", text) if token not in self.ends] for text in begun]
+        order = sorted(range(len(prompts)), key=lambda i: len(starts[i]))
+        out: dict[int, Completion] = {}
+        while order:
+            same = [i for i in order[:batch_size] if len(starts[i]) == len(starts[order[0]])]
+            rows = self._continued([prompts[i] for i in same], [starts[i] for i in same], sampling)
+            out |= zip(same, self._completed(rows, sampling), strict=True)
+            order = order[len(same) :]
+        self.train(training)
+        return [out[i] for i in range(len(prompts))]
+
+    @abstractmethod
+    def _continued(self, prompts: Sequence[str], starts: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
+        """New token ids after starts of equal length, one row for each prompt."""
+
     @abstractmethod
     def _new_tokens(self, prompts: Sequence[str], sampling: Sampling) -> list[list[int]]:
         """`sampling.n` rows of new token ids for each prompt, one after another."""
 
     def _write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
-        rows = self._new_tokens(prompts, sampling)
+        completions = self._completed(self._new_tokens(prompts, sampling), sampling)
+        return [completions[i : i + sampling.n] for i in range(0, len(completions), sampling.n)]
+
+    def _completed(self, rows: Sequence[list[int]], sampling: Sampling) -> list[Completion]:
+        """Texts of rows of new token ids, cut at the first stop string."""
         completions = []
         for row in rows:
             finished = bool(row) and row[-1] in self.ends
@@ -290,7 +316,7 @@ class TextStudent(nn.Module):
                 if stop in text:
                     text, finished = text[: text.index(stop)], True
             completions.append(Completion(text, finish_reason="stop" if finished else "length"))
-        return [completions[i : i + sampling.n] for i in range(0, len(completions), sampling.n)]
+        return completions
 
     def generation_settings(self, sampling: Sampling) -> dict[str, Any]:
         """Arguments for transformers' `generate`, every one of them explicit (no silent top_k = 50)."""

@@ -26,6 +26,7 @@ class Causal(StudentSettings):
     `model` is a folder or Hub id of any transformers causal language model; without it `preset` makes a small one of
     the kind `architecture` from random weights, with a `vocabulary` as `seq2seq` has it. A source stands as
     `before` + source + `after`; `after` None is a line break, or nothing where the tokenizer itself ends every text.
+    `dropout` None keeps the checkpoint's own, and is 0 from scratch.
     `chat` puts the source into the tokenizer's chat template instead (None: where it has one), after `system` where
     that is given; `chat_options` go to the template. `sharing` 'full' runs a prompt once for all its targets.
     """
@@ -74,7 +75,7 @@ class Causal(StudentSettings):
         make = {"llama": _llama, "gpt2": _gpt2}[self.architecture]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return make(size, vocabulary, positions, 0.1 if self.dropout is None else self.dropout, self.attention)
+            return make(size, vocabulary, positions, self.dropout or 0.0, self.attention)
 
 
 def _llama(size: Size, vocabulary: int, positions: int, dropout: float, attention: str) -> Any:
@@ -222,10 +223,17 @@ class CausalStudent(TextStudent):
         return {"position_ids": positions if last is None else positions[:, -last:]}
 
     def _new_tokens(self, prompts: Sequence[str], sampling: Sampling) -> list[list[int]]:
-        ids, mask = self.padded([self.tokens("source", prompt) for prompt in prompts], self.pad, left=True)
+        return self._written([self.tokens("source", prompt) for prompt in prompts], sampling)
+
+    def _written(self, begun: Sequence[Sequence[int]], sampling: Sampling) -> list[list[int]]:
+        ids, mask = self.padded(begun, self.pad, left=True)
         settings = self.generation_settings(sampling)
         sequences = self.model.generate(ids.to(self.device), attention_mask=mask.to(self.device), **settings)
         return self.trimmed_rows(sequences[:, ids.shape[1] :], sampling)
+
+    def _continued(self, prompts: Sequence[str], starts: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
+        begun = [[*self.tokens("source", prompt), *start] for prompt, start in zip(prompts, starts, strict=True)]
+        return self._written(begun, sampling)
 
 
 def _cut(output: Any, before: int) -> None:

@@ -23,9 +23,10 @@ class Seq2seq(StudentSettings):
 
     `model` is a folder or Hub id of any transformers encoder-decoder; without it `preset` makes a small T5 from random
     weights whose `vocabulary` is 'word', 'subword', or the path of a sentencepiece model (trimmed to the pieces in use
-    unless `trim` is false). `dropout` None keeps the checkpoint's own. Limits count tokens. `sharing`: the targets of
-    one source share its encoder pass and the keys and values of the decoder's cross-attention ('full'), the encoder
-    pass alone ('encoder'), or nothing ('none'); the result is the same.
+    unless `trim` is false). `dropout` None keeps the checkpoint's own; from scratch it is 0 (small students underfit
+    first). Limits count tokens. `sharing`: the targets of one source share its encoder pass and the keys and values of
+    the decoder's cross-attention ('full'), the encoder pass alone ('encoder'), or nothing ('none'); the result is the
+    same.
     """
 
     model: str | None = None
@@ -71,7 +72,7 @@ class Seq2seq(StudentSettings):
             num_heads=size.heads,
             num_layers=size.layers,
             num_decoder_layers=size.layers,
-            dropout_rate=0.1 if self.dropout is None else self.dropout,
+            dropout_rate=self.dropout or 0.0,
             feed_forward_proj="relu",
             tie_word_embeddings=True,
             pad_token_id=0,
@@ -151,6 +152,15 @@ class Seq2seqStudent(TextStudent):
         settings = self.generation_settings(sampling)
         sequences = self.model.generate(ids.to(self.device), attention_mask=mask.to(self.device), **settings)
         return self.trimmed_rows(sequences[:, 1:], sampling)
+
+    def _continued(self, prompts: Sequence[str], starts: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
+        ids, mask = self.padded([self.tokens("source", prompt) for prompt in prompts], self.pad)
+        first = self.model.generation_config.decoder_start_token_id
+        first = self.model.config.decoder_start_token_id if first is None else first
+        begun = torch.tensor([[first, *start] for start in starts], device=self.device)
+        settings = self.generation_settings(sampling) | {"decoder_input_ids": begun}
+        sequences = self.model.generate(ids.to(self.device), attention_mask=mask.to(self.device), **settings)
+        return self.trimmed_rows(sequences[:, begun.shape[1] :], sampling)
 
 
 def _taken(states: Any, rows: Tensor) -> Any:
