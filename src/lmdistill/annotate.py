@@ -25,7 +25,7 @@ from lmdistill.config import settings_of
 from lmdistill.errors import BudgetReached, ConfigError, StoreError, TeacherError
 from lmdistill.pricing import Budget, Ledger
 from lmdistill.progress import progress as show_progress
-from lmdistill.prompting import Prompter, Prompting
+from lmdistill.prompting import Prompter, Prompting, read_exemplars
 from lmdistill.response_cache import ResponseCache
 from lmdistill.store import Rows, Stage, digest_file, encode, read_manifest, stage
 from lmdistill.tasks import Task
@@ -77,6 +77,7 @@ def annotate(
     }
     inputs = {"examples": digest_examples(examples)}
     if prompting.exemplar_file is not None:
+        read_exemplars(prompting.exemplar_file)  # so that what is wrong with it is said first
         inputs["exemplars"] = digest_file(prompting.exemplar_file)
     if reparse:
         _reopen(folder)

@@ -17,7 +17,7 @@ LABELS = ("entailment", "neutral", "contradiction")
 """The order in which the published inference sets number their labels."""
 USER, ASSISTANT = ("user", "human", "prompter"), ("assistant", "gpt", "chatgpt", "bot", "model")
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "input": ("prompt", "input", "question", "instruction", "query", "problem", "text"),
+    "input": ("prompt", "instruction", "input", "question", "query", "problem", "text"),
     "output": ("completion", "output", "response", "answer_text", "generation", "generations", "llm_raw", "raw"),
     "label": ("label", "gold", "gold_label", "target", "answer"),
     "id": ("id", "custom_id", "task_id", "uid", "idx"),

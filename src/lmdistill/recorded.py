@@ -92,6 +92,8 @@ def _digest(path: Path) -> str:
     if path.is_dir():
         files = sorted(one for one in path.rglob("*.json*") if one.is_file())
         return digest([[str(one.relative_to(path)), digest_file(one)] for one in files])
+    if not path.exists():
+        raise DataError("no such file", path=path)
     return digest_file(path)
 
 
