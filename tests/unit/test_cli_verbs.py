@@ -176,5 +176,8 @@ def test_settings_laid_over() -> None:
 
 def test_a_student_that_reads_more_than_the_input_is_found_out() -> None:
     example = Example("1", "q")
-    assert read_besides(load("objectives", "label_only")(), example) == ""
-    assert read_besides(load("objectives", "rationale_as_input")(), example) == "a rationale"
+    label_only = load("objectives", "label_only")()
+    assert read_besides(label_only, {}, example) == ""
+    assert read_besides(load("objectives", "rationale_as_input")(), {}, example) == "a rationale"
+    assert read_besides(label_only, {"grounding": {"passages": 0}}, example) == ""
+    assert read_besides(label_only, {"grounding": {"passages": 3}}, example) == "passages"

@@ -314,6 +314,7 @@ def test_minhash_finds_what_comparing_all_pairs_finds() -> None:
         ("So the answer is blue.", "blue", "merely states the answer"),
         ("The correct answer is (b) blue", "blue", "merely states the answer"),
         ("What colour is the clear sky at noon?", "blue", "merely copies the input"),
+        ("What colour is the clear sky at noon? Blue.", "blue", "merely copies the input"),
         ("colour clear sky", "blue", None),
         ("Air scatters short waves, so the clear sky at noon is blue.", "blue", None),
         ("Short waves scatter.", "blue", None),

@@ -16,7 +16,7 @@ from lmdistill.errors import ConfigError, DataError
 from lmdistill.objectives import Objective
 from lmdistill.predict import Decoding, open_student, predict
 from lmdistill.tasks import Task as TaskKind
-from lmdistill.types import Annotation, Example, Hit, Passage, Rationale
+from lmdistill.types import Annotation, Example, Rationale
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def command(
     known = {key: opened.card[key] for key in ("task", "decoding") if key in opened.card}
     settings = config.build(Settings, laid_over(known, given))
     questions = _questions(settings.task, split, items)[:limit]
-    if items is None and (lacking := read_besides(opened.objective, questions[0].example)):
+    if items is None and (lacking := read_besides(opened.objective, opened.card, questions[0].example)):
         raise ConfigError(f"this student reads {lacking} beside the input; give rows that hold them with --items")
     predictions = predict(opened.student, opened.objective, settings.task, questions, decoding=settings.decoding)
     count = store.write_rows(out, predictions)
@@ -78,13 +78,16 @@ def laid_over(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
     return out
 
 
-def read_besides(objective: Objective, example: Example) -> str:
-    """What a student's prompt shows beside the example ('a rationale', 'passages'), found by trying; '' for nothing."""
-    bare = Annotation(example)
-    plain = objective.prompt(bare)
-    if objective.prompt(replace(bare, hits=(Hit(Passage("probe", "probe"), 1.0),))) != plain:
+def read_besides(objective: Objective, card: Mapping[str, Any], example: Example) -> str:
+    """What a student was trained to read beside the example ('a rationale', 'passages'); '' for nothing.
+
+    Passages stand in the card; whether a rationale is read is found by showing one to the prompt.
+    """
+    if (card.get("grounding") or {}).get("passages"):
         return "passages"
-    return "a rationale" if objective.prompt(replace(bare, rationales=(Rationale("probe", "probe"),))) != plain else ""
+    bare = Annotation(example)
+    told = objective.prompt(replace(bare, rationales=(Rationale("probe", "probe"),)))
+    return "a rationale" if told != objective.prompt(bare) else ""
 
 
 def _questions(task: TaskKind, split: str, items: Path | None) -> list[Annotation]:

@@ -14,18 +14,18 @@ from lmdistill.types import Annotation, Rationale
 
 @dataclass(frozen=True)
 class Leak(Curation):
-    """Drop rationales that merely state the answer, or merely copy the input.
+    """Drop rationales that merely state the answer, or merely copy the input (with the answer put behind it).
 
     Data:      needs rationales and the answer each led to
     Equation:  own words = words of the rationale - words of its answer - empty words; copied = share of its runs of
-               three words that stand in the input
+               three words that stand in the input, the answer, or the input followed by the answer
     Differs:   (no paper) DSS and KARD train on such rationales as they come
     """
 
     own_words: int = 2
     """Fewer own words than this merely state the answer."""
     copied: float = 0.9
-    """The share of the rationale's runs of three words that may stand in the input; from it on it is a copy."""
+    """The share of the rationale's runs of three words from which on it is a copy."""
 
     def __post_init__(self) -> None:
         if not 0 < self.copied <= 1:
@@ -33,14 +33,14 @@ class Leak(Curation):
 
     def apply(self, annotation: Annotation, task: Task, rng: random.Random) -> Annotation:
         source = words(annotation.example.input)
-        known = {run for size in (1, 2, 3) for run in shingles(source, size)}
         kept: list[Rationale] = []
         dropped: list[tuple[Rationale, str]] = []
         for one in annotation.rationales:
             said = words(one.text)
-            shown = task.shown(annotation.example, one.answer) if one.answer is not None else ""
-            own = {word for word in said if word not in EMPTY} - set(words(shown))
+            answer = words(task.shown(annotation.example, one.answer)) if one.answer is not None else []
+            own = {word for word in said if word not in EMPTY} - set(answer)
             runs = shingles(said, 3)
+            known = set(shingles([*source, *words(one.answer or "")], min(3, len(said))))
             if not said:
                 dropped.append((one, "empty"))
             elif len(own) < self.own_words:
