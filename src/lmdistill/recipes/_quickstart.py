@@ -13,16 +13,27 @@ from lmdistill.types import Report
 
 TASK = {"name": "nli", "train": 2000, "valid": 200, "test": 500}
 TEACHER = {"name": "scripted", "error_rate": 0.05}
-SHARED: Mapping[str, Any] = {"task": TASK, "teacher": TEACHER, "student": {"name": "seq2seq", "preset": "tiny"}}
+SHARED: Mapping[str, Any] = {"task": TASK, "teacher": TEACHER}
+STUDENT = {"name": "seq2seq", "preset": "tiny"}
 TRAIN = {"batch_size": 64, "learning_rate": 3e-3, "warmup": 0.05, "eval_every": 500, "device": "cpu"}
 RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "dss": ("dss", {"labels": "teacher", "train": TRAIN | {"steps": 3000}, "measure_teacher": True}),
-    "labels only": ("task_distillation", {"train": TRAIN | {"steps": 4000}}),
+    "dss": (
+        "dss",
+        {
+            "labels": "teacher",
+            "student": STUDENT | {"dropout": 0.1},
+            "train": TRAIN | {"steps": 2000},
+            "measure_teacher": True,
+        },
+    ),
+    "labels only": ("task_distillation", {"student": STUDENT, "train": TRAIN | {"steps": 2500}}),
     "rationale then label": (
         "single_task",
-        {"labels": "teacher", "train": TRAIN | {"steps": 1500}, "decoding": {"max_tokens": 48}},
+        {"labels": "teacher", "student": STUDENT, "train": TRAIN | {"steps": 2000}, "decoding": {"max_tokens": 48}},
     ),
 }
+"""Each with the dropout, 0 or 0.1, that does better on validation (labels only: 0.73 against 0.60; rationale then label:
+0.83 against 0.56; dss: 0.79 against 0.95)."""
 
 
 def quickstart(out: Path) -> list[list[str]]:
