@@ -186,3 +186,15 @@ class TestGenerated:
             )
             assert task.relevant(back) == task.relevant(example)
             assert task.is_correct(back, back.label)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_an_answer_that_stands_alone_is_read(name: str) -> None:
+    task = small(name)
+    for exemplar in task.exemplars:
+        choices = choices_of(task, exemplar.input)
+        example = Example("e", exemplar.input, choices=choices)
+        found = task.read(example, exemplar.answer)
+        assert found.answer is not None and found.reason is None
+        assert task.shown(example, found.answer) == exemplar.answer or not choices
+        assert task.read(example, " ").answer is None

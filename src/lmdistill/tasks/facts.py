@@ -24,7 +24,7 @@ _QUESTION = re.compile(
     r"(?:what does the (?P<a>\w+) (?P<b>\w+) \?|tell me what the (?P<c>\w+) will (?P<d>\w+) \."
     r"|what will the (?P<e>\w+) (?P<f>\w+) \?|say what a (?P<g>\w+) does (?P<h>\w+) \.)"
 )
-_PROPERTIES = WORDS // 2
+_PROPERTIES = WORDS - 2000
 """The properties' words begin here; the entities' words end here."""
 
 
@@ -70,7 +70,7 @@ class Facts(Made):
 
     def property_of(self, kind: int, relation: int) -> str:
         """What all of a class eat, drink, fear ..."""
-        return word(_PROPERTIES + (kind * len(VERBS) + relation + self.seed * 1013) % _PROPERTIES)
+        return word(_PROPERTIES + (kind * len(VERBS) + relation + self.seed * 1013) % 2000)
 
     def draw(self, rng: random.Random) -> Draw:
         index = int(rng.random() * self.entities)

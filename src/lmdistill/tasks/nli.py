@@ -17,7 +17,7 @@ _QUESTION = re.compile(r"the (\w+) \w+ \w+ the (\w+) \. is a (\w+) there \?")
 
 @dataclass(frozen=True)
 class Nli(Made):
-    """Is a thing of some class there? 'the vorak sits near the budel . is a tool there ?'
+    """Is a thing of some class there? 'the vorak sits near the budek . is a tool there ?'
 
     Each of `nouns` made-up nouns belongs to one of `classes` classes; the label is yes where one of the two nouns
     belongs to the class that is asked for. A label tells one bit of two nouns' classes, the rationale names both: here

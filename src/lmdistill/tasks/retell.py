@@ -22,8 +22,8 @@ _EVENT = re.compile(r"(\w+) (\w+) (\w+) the (\w+) (\w+)")
 class Retell(Made):
     """Events out of order become one sentence: every verb and thing has new words for it, the order is restored.
 
-    'second ben vorak the budel aloft . first anna dorim the kasel yonder .' is told again as
-    'anna tirop the golud over there , then ben zavuk the nerip up high'
+    'second ben vorak the budek aloft . first anna dorip the kasev yonder .' is told again as
+    'anna tirop the goluz over there , then ben zavuk the nerip up high'
 
     Each of `verbs` verbs and `things` things has two new words that mean the same, and events are joined in three ways:
     one input has many right outputs, the label is one of them. Remembering the dictionary takes capacity and sorting
