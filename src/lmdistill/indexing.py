@@ -206,9 +206,10 @@ def _ids(path: Path, starts: Any, opened: Stage) -> Any:
         for row in range(len(starts)):
             ids[row] = hash_of(read(row).id)
         order = np.argsort(ids, kind="stable")
+        same = ids[order[1:]] == ids[order[:-1]]
         number = 1
-        for place in np.flatnonzero(ids[order[1:]] == ids[order[:-1]]).tolist():
-            number = number + 1 if place and ids[order[place - 1]] == ids[order[place]] else 2
+        for place in np.flatnonzero(same).tolist():
+            number = number + 1 if place and same[place - 1] else 2
             row = int(order[place + 1])
             passage = read(row)
             opened.count("duplicate_ids_renamed")

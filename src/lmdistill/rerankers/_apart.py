@@ -23,10 +23,16 @@ class ApartReranker(EncodedReranker):
     """Queries stand in a batch's sources, distinct passages in its `extras`."""
 
     train_passages = True
+    known: dict[str, Tensor] | None = None
+    """Of a frozen encoder: each text's hidden states in half precision, so that a text passes through it once."""
 
     @abstractmethod
+    def read_out(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Vectors of the encoder's hidden states: [R, S, D] of tokens, or [R, 1, D] of whole texts."""
+
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Vectors [R, S, D] of a text's tokens, or [R, 1, D] of whole texts."""
+        """Vectors of texts, see `read_out`."""
+        return self.read_out(self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
 
     @abstractmethod
     def compare(self, queries: Tensor, passages: Tensor, query_mask: Tensor, passage_mask: Tensor) -> Tensor:
@@ -41,12 +47,43 @@ class ApartReranker(EncodedReranker):
 
     def forward(self, batch: Batch) -> Ranked:
         extras = batch.extras
+        if self.known is not None:
+            return self._from_known(batch)
         queries = self.encode(batch.source_ids, batch.source_mask)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_passages):
             passages = self.encode(extras["passage_ids"], extras["passage_mask"])
         places = extras["places"]
         scores = self.compare(queries, passages[places], batch.source_mask, extras["passage_mask"][places])
         return Ranked(scores, extras["mask"])
+
+    def _from_known(self, batch: Batch) -> Ranked:
+        """As `forward`, from the hidden states of a frozen encoder."""
+        distinct = spread([[view.target for view in own] for own in batch.views])
+        queries, query_mask = self._hidden([own[0].source if own else "" for own in batch.views], self.max_query)
+        hidden, mask = self._hidden(distinct.texts or [""], self.max_length)
+        places = batch.extras["places"]
+        passages = self.read_out(hidden, mask)[places]
+        scores = self.compare(self.read_out(queries, query_mask), passages, query_mask, mask[places])
+        return Ranked(scores, batch.extras["mask"])
+
+    def _hidden(self, texts: Sequence[str], limit: int) -> tuple[Tensor, Tensor]:
+        """Padded hidden states [R, S, D] of texts and their mask, each text encoded when it is first met."""
+        assert self.known is not None
+        new = sorted({text for text in texts if f"{limit} {text}" not in self.known}, key=len)
+        training = self.encoder.training
+        self.encoder.eval()
+        with torch.no_grad():
+            for start in range(0, len(new), self.settings.batch_size):
+                chunk = new[start : start + self.settings.batch_size]
+                ids, mask = self.padded(chunk, limit)
+                states = self.encoder(input_ids=ids.to(self.device), attention_mask=mask.to(self.device))
+                rows = zip(chunk, states.last_hidden_state.half().cpu(), mask.sum(-1).tolist(), strict=True)
+                self.known |= {f"{limit} {text}": own[:real].clone() for text, own, real in rows}
+        self.encoder.train(training)
+        kept = [self.known[f"{limit} {text}"] for text in texts]
+        padded = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True).to(self.device).float()
+        lengths = torch.tensor([len(one) for one in kept], device=self.device)
+        return padded, (torch.arange(padded.shape[1], device=self.device)[None, :] < lengths[:, None]).long()
 
     @torch.no_grad()
     def rerank_all(self, queries: Sequence[str], hits: Sequence[Sequence[Hit]], k: int) -> list[list[Hit]]:
@@ -90,8 +127,12 @@ class ApartReranker(EncodedReranker):
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for start in range(0, len(order), self.settings.batch_size):
             chunk = order[start : start + self.settings.batch_size]
-            ids, mask = self.padded([texts[i] for i in chunk], limit)
-            vectors = self.encode(ids.to(self.device), mask.to(self.device)).half().cpu()
+            if self.known is None:
+                ids, mask = self.padded([texts[i] for i in chunk], limit)
+                vectors = self.encode(ids.to(self.device), mask.to(self.device)).half().cpu()
+            else:
+                hidden, mask = self._hidden([texts[i] for i in chunk], limit)
+                vectors = self.read_out(hidden, mask).half().cpu()
             for i, own, real in zip(chunk, vectors, mask.sum(-1).tolist(), strict=True):
                 out[i] = own[:real].clone()
         return out

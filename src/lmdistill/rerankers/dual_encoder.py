@@ -38,8 +38,7 @@ class DualEncoderReranker(ApartReranker):
 
     settings: DualEncoder
 
-    def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
-        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    def read_out(self, hidden: Tensor, mask: Tensor) -> Tensor:
         kept = mask.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * kept).sum(1) / kept.sum(1).clamp(min=1e-9)
         return torch.nn.functional.normalize(mean, dim=-1).unsqueeze(1)

@@ -26,11 +26,13 @@ class LateInteraction(Encoded):
                encoder's own similarities. The paper's encoders are michiyasunaga/LinkBERT-base and BioLinkBERT-base
                with `lora_rank` 16
 
-    `projection` is the width of W's output (0: the encoder's).
+    `projection` is the width of W's output (0: the encoder's). `frozen` trains W alone: each text then passes through
+    the encoder once, whatever the number of steps, which makes training a matter of minutes on a processor.
     """
 
     projection: int = 0
     train_passages: bool = True
+    frozen: bool = False
 
     def open(self, texts: Iterable[str] = (), seed: int = 0) -> LateInteractionReranker:
         """See `RerankerSettings.open`."""
@@ -51,6 +53,10 @@ class LateInteractionReranker(ApartReranker):
     def __init__(self, encoder: Any, tokenizer: Any, settings: LateInteraction, seed: int) -> None:
         super().__init__(encoder, tokenizer, settings)
         self.train_passages = settings.train_passages
+        if settings.frozen:
+            self.known = {}
+            for parameter in encoder.parameters():
+                parameter.requires_grad_(False)
         width = int(encoder.config.hidden_size)
         self.project = nn.Linear(width, settings.projection or width, bias=False)
         with torch.no_grad():
@@ -60,8 +66,8 @@ class LateInteractionReranker(ApartReranker):
                 generator = torch.Generator().manual_seed(seed)
                 nn.init.orthogonal_(self.project.weight, generator=generator)
 
-    def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
-        out: Tensor = self.project(self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state)
+    def read_out(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        out: Tensor = self.project(hidden)
         return out
 
     def compare(self, queries: Tensor, passages: Tensor, query_mask: Tensor, passage_mask: Tensor) -> Tensor:
