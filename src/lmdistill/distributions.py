@@ -6,9 +6,10 @@ bounded instead of silently renormalised.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,3 +51,15 @@ class TokenDistributions:
 
     def __iter__(self) -> Iterator[TokenDistributions]:
         return (self[row] for row in range(len(self)))
+
+
+def vocabulary_hash(tokenizer: Any) -> str:
+    """What names a tokenizer's vocabulary: a digest of its tokens and their numbers; remembered on the tokenizer."""
+    known = getattr(tokenizer, "_lmdistill_hash", None)
+    size = len(tokenizer)
+    if known is None or known[0] != size:
+        vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        digest = hashlib.sha256(repr(vocabulary).encode(errors="surrogatepass")).hexdigest()[:16]
+        known = (size, digest)
+        tokenizer._lmdistill_hash = known
+    return str(known[1])

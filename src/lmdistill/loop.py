@@ -71,11 +71,12 @@ class Loop:
         self.accelerator = Accelerator(cpu=cpu, log_with=trackers(settings), project_dir=opened.folder)
         self.cast = precision(settings, self.accelerator, student)
         student.to(self.accelerator.device)
+        self.base = self._usable(items)
+        objective.check(student, teacher, self.base)
         torch.manual_seed(seed_for(seed, "companions"))
         self.companions = objective.companions(student)
         for companion in self.companions.values():
             companion.module.to(self.accelerator.device)
-        self.base = self._usable(items)
         self.step = Step(student, self.companions, objective, teacher)
         self.optimizers = {"student": make_optimizer(settings, student, self.companions)}
         for name, companion in self.companions.items():

@@ -1,0 +1,144 @@
+"""Pieces of one text by two tokenizers, side by side by edit distance; a teacher's few log-probabilities with them.
+
+An endpoint names its tokens as texts and gives each the logarithms of a few alternatives; the student cuts the same
+text otherwise. Where a student token stands beside a teacher token, the teacher's alternatives become a distribution
+over the student's tokens; elsewhere the student's own token is a hard target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmdistill.distributions import TokenDistributions, vocabulary_hash
+from lmdistill.errors import DataError
+from lmdistill.types import TokenLogprob
+
+MARKS = ("\u2581", "\u0120", " ")
+"""How tokenizers write the blank before a word: sentencepiece, byte-level BPE, and as it is."""
+HARD = -1e-6
+"""The log-probability of a hard target, as the authors of KD4Gen write it."""
+SURE = -69.0
+
+
+def plain(token: str) -> str:
+    """A token's text without the mark of a word's beginning, and byte-level line breaks as they are.
+
+    >>> plain("\u2581cat"), plain("\u0120cat"), plain(" cat"), plain("cat")
+    ('cat', 'cat', 'cat', 'cat')
+    """
+    text = token.replace("\u010a", "\n")
+    for mark in MARKS:
+        text = text.removeprefix(mark)
+    return text
+
+
+def align(student: Sequence[str], teacher: Sequence[str]) -> list[int | None]:
+    """For each student token the place of the teacher token beside it, or None.
+
+    Tokens are put side by side at the least number of edits (insert, delete, replace: 1 each; of equal paths the one
+    that pairs more tokens from the end backwards). A pair counts where the tokens are equal or one is the other's
+    beginning; so of a word that the student cuts in two, the first piece has the teacher's token and the second none.
+
+    >>> align(["the", "cat", "sat"], ["the", "cat", "sat"])
+    [0, 1, 2]
+    >>> align(["un", "believ", "able"], ["unbeliev", "able"])
+    [0, None, 1]
+    """
+    ours, theirs = [plain(token) for token in student], [plain(token) for token in teacher]
+    n, m = len(ours), len(theirs)
+    cost = [[0.0] * (m + 1) for _ in range(n + 1)]
+    for i in range(n + 1):
+        for j in range(m + 1):
+            if not i or not j:
+                cost[i][j] = float(i + j)
+                continue
+            swap = cost[i - 1][j - 1] + _distance(ours[i - 1], theirs[j - 1])
+            cost[i][j] = min(swap, cost[i - 1][j] + 1, cost[i][j - 1] + 1)
+    pairs: list[int | None] = [None] * n
+    i, j = n, m
+    while i and j:
+        distance = _distance(ours[i - 1], theirs[j - 1])
+        if cost[i][j] == cost[i - 1][j - 1] + distance:
+            pairs[i - 1] = j - 1 if distance < 1 else None
+            i, j = i - 1, j - 1
+        elif cost[i][j] == cost[i - 1][j] + 1:
+            i -= 1
+        else:
+            j -= 1
+    return pairs
+
+
+def _distance(ours: str, theirs: str) -> float:
+    """0 for equal tokens, a half where one begins the other (a replacement that still is a match), 1 else."""
+    if ours == theirs:
+        return 0.0
+    return 0.5 if ours and theirs and (ours.startswith(theirs) or theirs.startswith(ours)) else 1.0
+
+
+def from_logprobs(
+    tokens: Sequence[TokenLogprob], labels: Sequence[int], tokenizer: Any, *, top: int = 5
+) -> TokenDistributions:
+    """An endpoint's top log-probabilities of a text as distributions over the student's tokens of the same text.
+
+    Of each aligned teacher token, those alternatives that are one token of the student's vocabulary (with the same
+    beginning-of-word mark as the student's token has) are kept and renormalised; unmatched places, and places where no
+    alternative is known, are hard targets: the student's own token.
+
+    Args:
+        tokens: the completion's tokens. labels: the student's token ids of the same text, its end included.
+
+    Raises:
+        DataError: there are no log-probabilities; a positive or not-a-number one.
+    """
+    import numpy as np
+
+    if not tokens:
+        raise DataError("the completion has no log-probabilities of its tokens; ask the endpoint for them (logprobs)")
+    vocabulary = tokenizer.get_vocab()
+    pieces = tokenizer.convert_ids_to_tokens(list(labels))
+    end = tokenizer.eos_token_id
+    written = [piece for piece, label in zip(pieces, labels, strict=True) if label != end]
+    places = align(written, [token.token for token in tokens])
+    ids = np.zeros((len(labels), top), dtype=np.int32)
+    logprobs = np.full((len(labels), top), SURE, dtype=np.float32)
+    for row, label in enumerate(labels):
+        place = places[row] if row < len(places) else None
+        known = {} if place is None else _known(tokens[place], pieces[row], vocabulary)
+        if len(known) == 0 or place is None:
+            known = {label: HARD}
+        best = sorted(known.items(), key=lambda one: -one[1])[:top]
+        total = math.log(sum(math.exp(value) for _, value in best)) if len(best) > 1 else 0.0
+        for column, (token, value) in enumerate(best):
+            ids[row, column], logprobs[row, column] = token, value - total if len(best) > 1 else HARD
+        _fill(ids[row], len(best), len(vocabulary))
+    tail = np.full(len(labels), SURE, dtype=np.float32)
+    offsets = np.asarray([0, len(labels)], dtype=np.int64)
+    return TokenDistributions(
+        ids, logprobs, tail, np.asarray(labels, dtype=np.int32), offsets, vocabulary_hash(tokenizer)
+    )  # fmt: skip
+
+
+def _known(token: TokenLogprob, piece: str, vocabulary: Mapping[str, int]) -> dict[int, float]:
+    """The alternatives of a teacher's token that the student has as one token, with their log-probabilities."""
+    mark = next((mark for mark in MARKS if piece.startswith(mark)), "")
+    found: dict[int, float] = {}
+    for text, value in token.top or ((token.token, token.logprob),):
+        if not value <= 1e-3:
+            raise DataError(f"log-probability {value} of token {text!r}: expected a number of at most 0")
+        whole = plain(text)
+        if piece and whole != plain(piece) and whole.startswith(plain(piece)) and text == token.token:
+            whole = plain(piece)  # the student's piece begins the teacher's chosen token
+        place = vocabulary.get(mark + whole)
+        if place is not None:
+            found[place] = max(value, found.get(place, -math.inf))
+    return found
+
+
+def _fill(row: Any, used: int, size: int) -> None:
+    """Put distinct unused token ids into the rest of a row: their probability is nothing."""
+    taken = set(row[:used].tolist())
+    spare = (token for token in range(size) if token not in taken)
+    for column in range(used, len(row)):
+        row[column] = next(spare, row[0])

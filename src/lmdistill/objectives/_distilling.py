@@ -1,0 +1,147 @@
+"""What the objectives that learn from a teacher's distributions share: rows, reductions, the measure, the checks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lmdistill.errors import ConfigError, TrainingError
+from lmdistill.losses.divergence import Kind, Measure
+from lmdistill.objectives import Objective, Part, Reduction, count_of, reduced, shown
+from lmdistill.objectives._targets import ROLE, PerEpoch, TargetSource, target_views
+from lmdistill.objectives._teacher import HIDDEN, HIDDEN_AND_NLL, Frozen, probe, same_vocabulary, token_divergence
+from lmdistill.students import Batch, Scored
+from lmdistill.types import Annotation, Sampling, View
+
+
+@dataclass(frozen=True)
+class Distilling(Objective):
+    """Settings of all of them.
+
+    `targets` and `per_epoch` say which texts are rows. `divergence`, `temperature`, `beta` and `skew` are those of
+    `lmdistill.losses.divergence.Measure`; with `rescale` the value is multiplied by temperature squared, so that
+    gradients keep their size. `text_weight` adds the negative log-likelihood of the rows' own text.
+    """
+
+    targets: TargetSource = "both"
+    per_epoch: PerEpoch = "one"
+    prefix: str = ""
+    divergence: Kind = "forward_kl"
+    temperature: float = 1.0
+    beta: float = 0.5
+    skew: float = 0.1
+    rescale: bool = True
+    text_weight: float = 0.0
+    reduction: Reduction = "example"
+
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
+    noisy: ClassVar[bool] = False
+    """Whether the teacher's dropout is on."""
+    writes: ClassVar[bool] = False
+    """Whether the student writes rows of its own, which only a whole model can judge."""
+
+    def __post_init__(self) -> None:
+        try:
+            self.measure  # noqa: B018
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if self.text_weight < 0:
+            raise ConfigError(f"text_weight: expected 0 or more, got {self.text_weight}")
+
+    @property
+    def measure(self) -> Measure:
+        """Which divergence."""
+        return Measure(self.divergence, self.temperature, self.beta, self.skew)
+
+    def views(self, item: Annotation, epoch: int, rng: random.Random) -> Sequence[View]:
+        return target_views(item, self.prompt(item), self.targets, self.per_epoch, epoch)
+
+    def prompt(self, annotation: Annotation) -> str:
+        return self.prefix + shown(annotation)
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        counts = {role: count_of(batch, role, self.reduction) for role in batch.targets}
+        if self.text_weight and ROLE in counts:
+            counts["text"] = counts[ROLE]
+        return counts
+
+    def loss(self, student: Any, teacher: Any, batch: Batch, progress: float) -> dict[str, Part]:
+        scored = student(batch, want=HIDDEN_AND_NLL if self.text_weight else HIDDEN)
+        parts = {}
+        for role, one in scored.items():
+            values = token_divergence(student, teacher, batch, role, one.hidden, self.measure, noisy=self.noisy)
+            parts[role] = part_of(values, one, batch, role, self.reduction, self.weight_of(role) * self._scale)
+        if self.text_weight and ROLE in scored:
+            parts["text"] = reduced(scored[ROLE], batch, ROLE, self.reduction, self.text_weight)
+        return parts
+
+    def weight_of(self, role: str) -> float:
+        """What a role's share of the loss is multiplied by."""
+        return 1.0
+
+    @property
+    def _scale(self) -> float:
+        return self.temperature**2 if self.rescale else 1.0
+
+    def check(self, student: Any, teacher: Any, items: Sequence[Any]) -> None:
+        same_vocabulary(student, teacher)
+        if not isinstance(teacher, Frozen):
+            self._check_top(teacher)
+        rng = random.Random(0)
+        laid = [(item, self.views(item, 0, rng)) for item in (items[i] for i in range(min(len(items), 8)))]
+        laid = [(item, views) for item, views in laid if views]
+        device = next(student.parameters()).device
+        batches = [student.collate([item], [views]).to(device) for item, views in laid]
+        probe(student, batches, teacher, ROLE)
+
+    def _check_top(self, teacher: Any) -> None:
+        """What a teacher of whom only the top tokens are known cannot do."""
+        if self.temperature != 1:
+            raise ConfigError(
+                f"temperature: {self.temperature} needs the teacher's whole distribution; only its top tokens are "
+                "known here. Set temperature to 1, or train with the teacher's model"
+            )
+        if self.noisy or self.writes:
+            why = "its dropout to be on" if self.noisy else "to score what the student writes"
+            raise TrainingError(
+                f"{type(self).__name__} needs the teacher's model, for {why}; stored or top-token distributions were "
+                "given. Use objective 'logit_kd' with them, or give the model itself"
+            )
+
+
+def part_of(values: Tensor, scored: Scored, batch: Batch, role: str, reduction: Reduction, weight: float = 1.0) -> Part:
+    """Values [N] at a role's real positions as a part under a named reduction, row weights applied."""
+    rows, mask = batch.targets[role], scored.mask
+    table = values.new_zeros(mask.shape).masked_scatter(mask, values)  # [R, T]
+    per_row = table.sum(-1)
+    if reduction == "example":
+        per_row = per_row / mask.sum(-1).clamp(min=1)
+    return Part((per_row * rows.weight).sum(), count_of(batch, role, reduction), weight)
+
+
+def with_samples(
+    batch: Batch, student: Any, sampling: Sampling, *, dropout: bool, into: str = ROLE, role: str = ROLE
+) -> Batch:
+    """The batch with texts that the student writes now, one for each row of a role, as targets of the role `into`."""
+    prompts = [view.source for own in batch.views for view in own if view.role == role]
+    if not prompts:
+        return batch
+    training = student.training
+    student.train(dropout)
+    written = student.generate_tokens(prompts, sampling)
+    student.train(training)
+    written = [row or [student.eos] for row in written]
+    if into != role:
+        batch = replace(batch, targets={**batch.targets, into: replace(batch.targets[role])})
+    made: Batch = student.with_targets(batch, into, written)
+    return made
+
+
+def drawn(seed: int) -> float:
+    """A number in [0, 1) that follows from a seed, the same on every process."""
+    return float(torch.rand((), generator=torch.Generator().manual_seed(seed % (1 << 62))))

@@ -1,0 +1,38 @@
+"""Which texts a generation student is trained on: the labels, the teacher's texts, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from lmdistill.types import Annotation, View
+
+TargetSource = Literal["gold", "pseudo", "both"]
+"""`gold`: labels alone. `pseudo`: the teacher's texts (pseudo-targets) alone. `both`: labels where there are any, and
+pseudo-targets."""
+
+PerEpoch = Literal["one", "all"]
+"""`one`: the pseudo-target number (epoch mod K) of each input, as the files of KD4Gen are laid out. `all`: all K."""
+
+ROLE = "target"
+"""The role of all of them: they share one mean."""
+
+
+def pseudo_targets(annotation: Annotation) -> list[tuple[int, str]]:
+    """The teacher's texts for an input, each with its number; empty ones are never targets."""
+    texts = [rationale.answer or rationale.text for rationale in annotation.rationales]
+    return [(index, text) for index, text in enumerate(texts) if text.strip()]
+
+
+def target_views(
+    item: Annotation, prompt: str, source: TargetSource, per_epoch: PerEpoch, epoch: int
+) -> Sequence[View]:
+    """The rows of an input in an epoch: group 0 is its label, group 1 + k its pseudo-target k."""
+    label = item.example.label
+    views = [View(prompt, label, ROLE)] if label and label.strip() and source != "pseudo" else []
+    if source == "gold":
+        return views
+    made = pseudo_targets(item)
+    if per_epoch == "one" and made:
+        made = [made[epoch % len(made)]]
+    return [*views, *(View(prompt, text, ROLE, group=1 + index) for index, text in made)]

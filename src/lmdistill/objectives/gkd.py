@@ -1,0 +1,57 @@
+"""Generalised knowledge distillation: any divergence, on given texts and on the student's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lmdistill.errors import ConfigError
+from lmdistill.losses.divergence import Kind
+from lmdistill.objectives import Round
+from lmdistill.objectives._distilling import Distilling, drawn, with_samples
+from lmdistill.store import seed_for
+from lmdistill.students import Batch
+from lmdistill.types import Sampling
+
+
+@dataclass(frozen=True)
+class GKD(Distilling):
+    """Learn the teacher's distribution where the student itself goes.
+
+    A step is on-policy with probability `student_fraction` (the paper's lambda): its targets are then samples of the
+    student as it stands.
+
+    Paper:     Agarwal et al., arXiv 2306.13649, algorithm 1; `beta` as there, 0.5 for the symmetric case
+    Equation:  L = D(P_T || P_S)(y | x), y from the data, or with probability lambda from the student; no gradient
+               flows through the sampling
+    Data:      needs the teacher's model; a label or pseudo-targets
+    Shapes:    role 'target', one row per text
+    Differs:   from the paper: none; from TRL's code: its ends beta = 0 and 1 are the two KLs too, but completion
+               positions only are scored, and the mean is over tokens of the whole step
+    Relations: student_fraction=0 and divergence='forward_kl' is LogitKD; student_fraction=1 with divergence
+               'reverse_kl' is the on-policy objective of MiniLLM without its policy gradient
+    """
+
+    divergence: Kind = "jsd"
+    rescale: bool = False
+    student_fraction: float = 0.5
+    sample_temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 64
+    sample_dropout: bool = False
+
+    writes: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.student_fraction <= 1:
+            raise ConfigError(f"student_fraction: {self.student_fraction} is not in [0, 1]")
+
+    def prepare(self, batch: Batch, round: Round) -> Batch:
+        if drawn(seed_for(round.seed, "on-policy", round.step)) >= self.student_fraction:
+            return batch
+        sampling = Sampling(
+            temperature=self.sample_temperature, top_p=self.top_p, top_k=self.top_k, max_tokens=self.max_tokens
+        )
+        return with_samples(batch, round.student, sampling, dropout=self.sample_dropout)
