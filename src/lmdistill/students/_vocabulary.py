@@ -21,9 +21,10 @@ def build(vocabulary: str, texts: Iterable[str], *, size: int, trim: bool) -> An
     """A fast tokenizer (`transformers.PreTrainedTokenizerFast`).
 
     Args:
-        vocabulary: 'word' (tokens between blanks), 'subword' (unigram pieces trained on the texts), or the path of a
-            sentencepiece model. size: at most this many words or subwords. trim: of a sentencepiece model, keep only
-            the pieces that the texts use, and all single characters.
+        vocabulary: 'word' (tokens between blanks), 'subword' (unigram pieces trained on the texts), the path of a
+            sentencepiece model, or of a model's folder whose tokenizer is taken as it is. size: at most this many
+            words or subwords. trim: of a sentencepiece model, keep only the pieces that the texts use, and all single
+            characters.
 
     Raises:
         ConfigError: no texts; no such vocabulary. StoreError: the sentencepiece file cannot be read.
@@ -33,9 +34,25 @@ def build(vocabulary: str, texts: Iterable[str], *, size: int, trim: bool) -> An
     if vocabulary == "subword":
         return _wrapped(_subwords(texts, size))
     path = Path(vocabulary).expanduser()
+    if (path / "tokenizer.json").is_file():
+        return _taken(path)
     if not path.is_file():
         raise ConfigError(f"student.vocabulary: {vocabulary!r} is neither 'word', 'subword' nor a sentencepiece file")
     return _wrapped(_pieces(path, texts if trim else None))
+
+
+def _taken(folder: Path) -> Any:
+    """The tokenizer of a model in a folder."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    if ids != (0, 1):
+        raise ConfigError(
+            f"student.vocabulary: {folder} has padding and end at {ids}; a from-scratch student needs 0 and 1. "
+            "Start from a pretrained or pruned student.model"
+        )
+    return tokenizer
 
 
 def _words(texts: Iterable[str], size: int) -> Any:
