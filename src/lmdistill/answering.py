@@ -79,7 +79,8 @@ class Answers:
                 rationale = read_state(self.task, asking, example, sample, state, failure)
                 if rationale.answer is not None:
                     form = forms.setdefault(self.task.canonical(rationale.answer), rationale.answer)
-                    rationale = replace(rationale, answer=form)
+                    if form != rationale.answer:
+                        rationale = replace(rationale, answer=form)
                 (rejected if rationale.reason else kept).append(rationale)
                 self._count(asking, state)
             asking.forget(index)

@@ -6,6 +6,7 @@ Fields at their default are left out, so rows stay short and old files can be re
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -27,13 +28,14 @@ def encode(value: Any) -> Any:
     Raises:
         TypeError: something that JSON cannot hold (a tensor, a function).
     """
+    if value is None or type(value) in _PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         out = {}
-        for field in dataclasses.fields(value):
-            item = getattr(value, field.name)
-            default = field.default_factory() if callable(field.default_factory) else field.default
-            if item != default:
-                out[field.name] = encode(item)
+        for name, default, factory in _fields(type(value)):
+            item = getattr(value, name)
+            if item != (default if factory is None else factory()):
+                out[name] = encode(item)
         return out
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
@@ -48,6 +50,18 @@ def encode(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [encode(item) for item in value]
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+_PLAIN = frozenset({str, int, bool})
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[tuple[str, Any, Any], ...]:
+    """Name, default, and default factory (or None), of each field of a dataclass."""
+    return tuple(
+        (field.name, field.default, field.default_factory if callable(field.default_factory) else None)
+        for field in dataclasses.fields(kind)
+    )
 
 
 def decode(kind: Any, value: Any) -> Any:

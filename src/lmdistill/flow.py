@@ -79,7 +79,7 @@ class Attempt:
 class _Work(Generic[R]):
     """A stream under way."""
 
-    attempt: Callable[[R], Awaitable[Attempt]]
+    attempt: Callable[[R, Bound], Awaitable[Attempt]]
     bound: Callable[[R], Bound]
     done: asyncio.Queue[tuple[R, Attempt, float] | None]
 
@@ -116,10 +116,12 @@ class Flow(Generic[R]):
     async def stream(
         self,
         requests: AsyncIterable[R],
-        attempt: Callable[[R], Awaitable[Attempt]],
+        attempt: Callable[[R, Bound], Awaitable[Attempt]],
         bound: Callable[[R], Bound],
     ) -> AsyncGenerator[tuple[R, Attempt, float], None]:
         """Yield (request, its last attempt, seconds) as they come to an end, in any order.
+
+        `attempt` is told the most that the request can use.
 
         A request that was stopped before it was answered is not yielded.
 
@@ -189,7 +191,7 @@ class Flow(Generic[R]):
                 if self._stopped.is_set():
                     return
                 tries += 1
-                outcome = await self._try(request, work)
+                outcome = await self._try(request, most, work)
             except TeacherError as error:
                 self._fail(error)
                 return
@@ -205,12 +207,12 @@ class Flow(Generic[R]):
                 return
             await self.slots.acquire(first=True)
 
-    async def _try(self, request: R, work: _Work[R]) -> Attempt:
+    async def _try(self, request: R, most: Bound, work: _Work[R]) -> Attempt:
         self.attempts += 1
         number = self.attempts
         self._in_flight[number] = time.monotonic()
         try:
-            return await work.attempt(request)
+            return await work.attempt(request, most)
         finally:
             del self._in_flight[number]
 

@@ -128,9 +128,14 @@ def cut_run_on(text: str, run_on: Sequence[str] = RUN_ON) -> str:
     body = text.strip()
     if not run_on:
         return body
-    starts = "|".join(r"\s*".join(re.escape(piece) for piece in re.findall(r"\w+|[^\w\s]", mark)) for mark in run_on)
-    match = re.compile(rf"\n\s*(?:{starts})", re.IGNORECASE).search(body)
+    match = _next_question(tuple(run_on)).search(body)
     return body[: match.start()].rstrip() if match else body
+
+
+@functools.lru_cache(maxsize=64)
+def _next_question(run_on: tuple[str, ...]) -> re.Pattern[str]:
+    starts = "|".join(r"\s*".join(re.escape(piece) for piece in re.findall(r"\w+|[^\w\s]", mark)) for mark in run_on)
+    return re.compile(rf"\n\s*(?:{starts})", re.IGNORECASE)
 
 
 def _cues(body: str, own: str) -> list[_Cue]:

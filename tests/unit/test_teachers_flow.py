@@ -24,7 +24,10 @@ async def _each(items: Iterable[int]) -> AsyncIterator[int]:
 
 
 def run(
-    items: Iterable[int], attempt: Callable[[int], Awaitable[Attempt]], limits: Limits, flow: Flow[int] | None = None
+    items: Iterable[int],
+    attempt: Callable[[int, Bound], Awaitable[Attempt]],
+    limits: Limits,
+    flow: Flow[int] | None = None,
 ) -> tuple[Flow[int], dict[int, Attempt]]:
     """Everything that comes out of a stream."""
     flow = flow or Flow(limits, rng=random.Random(0))
@@ -42,7 +45,7 @@ def run(
 def test_every_request_ends_once_and_not_too_many_are_in_flight() -> None:
     active = most = 0
 
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, bound: Bound) -> Attempt:
         nonlocal active, most
         active += 1
         most = max(most, active)
@@ -55,7 +58,7 @@ def test_every_request_ends_once_and_not_too_many_are_in_flight() -> None:
 
 
 def test_a_slow_request_holds_nobody_up() -> None:
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, bound: Bound) -> Attempt:
         await asyncio.sleep(0.3 if item == 0 else 0.005)
         return DONE
 
@@ -68,7 +71,7 @@ def test_a_slow_request_holds_nobody_up() -> None:
 def test_failures_are_tried_again_and_given_up() -> None:
     seen: collections.Counter[int] = collections.Counter()
 
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, most: Bound) -> Attempt:
         seen[item] += 1
         if item == 3:
             return Attempt("refused", why="no")
@@ -88,7 +91,7 @@ def test_load_takes_slots_away_and_answers_give_them_back() -> None:
     active = 0
     refused = 0
 
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, most: Bound) -> Attempt:
         nonlocal active, refused
         active += 1
         try:
@@ -119,7 +122,7 @@ def test_slots_recover_when_the_load_is_gone() -> None:
 def test_retry_after_holds_everybody_back() -> None:
     starts: list[float] = []
 
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, most: Bound) -> Attempt:
         starts.append(time.monotonic())
         if item == 0 and len(starts) == 1:
             return Attempt("slow down", why="HTTP 429", wait=0.2)
@@ -134,7 +137,7 @@ def test_retry_after_holds_everybody_back() -> None:
 def test_requests_per_minute_are_spread_evenly() -> None:
     started = time.monotonic()
 
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, most: Bound) -> Attempt:
         return DONE
 
     run(range(11), attempt, Limits(requests_per_minute=60 / 0.02))
@@ -152,7 +155,7 @@ def test_tokens_per_minute_learn_what_answers_use() -> None:
 
 
 def test_a_dead_endpoint_is_given_up() -> None:
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, most: Bound) -> Attempt:
         await asyncio.sleep(0.001)
         return Attempt("again", why="cannot connect")
 
@@ -163,7 +166,7 @@ def test_a_dead_endpoint_is_given_up() -> None:
 def test_a_slow_endpoint_is_not_taken_for_dead() -> None:
     failures = 0
 
-    async def failing(item: int) -> Attempt:
+    async def failing(item: int, most: Bound) -> Attempt:
         nonlocal failures
         if item == 0 and failures < 8:
             failures += 1
@@ -179,7 +182,7 @@ def test_a_slow_endpoint_is_not_taken_for_dead() -> None:
 def test_what_is_fatal_stops_at_once() -> None:
     sent = 0
 
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, most: Bound) -> Attempt:
         nonlocal sent
         sent += 1
         await asyncio.sleep(0.001)
@@ -191,7 +194,7 @@ def test_what_is_fatal_stops_at_once() -> None:
 
 
 def test_an_endpoint_that_refuses_everything_is_left() -> None:
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, most: Bound) -> Attempt:
         return Attempt("refused", why="HTTP 400: max_tokens is not supported")
 
     with pytest.raises(TeacherError, match=r"refused all of the first \d+: HTTP 400: max_tokens"):
@@ -199,7 +202,7 @@ def test_an_endpoint_that_refuses_everything_is_left() -> None:
 
 
 def test_refusals_between_answers_stop_nothing() -> None:
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, most: Bound) -> Attempt:
         await asyncio.sleep(0)
         return DONE if item % 2 else Attempt("refused", why="no")
 
@@ -210,7 +213,7 @@ def test_refusals_between_answers_stop_nothing() -> None:
 def test_a_budget_stops_new_requests_and_keeps_those_in_flight() -> None:
     admitted = 0
 
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, most: Bound) -> Attempt:
         nonlocal admitted
         if admitted >= 10:
             raise BudgetReached("enough")
@@ -242,7 +245,7 @@ def test_stopping_finishes_what_is_in_flight(busy: str) -> None:
         yield 1
         yield 2
 
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, most: Bound) -> Attempt:
         if busy == "backoff" and item == 1:
             return Attempt("again", why="HTTP 500")
         await asyncio.sleep(0.05)
@@ -260,7 +263,7 @@ def test_stopping_finishes_what_is_in_flight(busy: str) -> None:
 
 
 def test_an_unforeseen_error_is_raised_and_loses_no_request_silently() -> None:
-    async def attempt(item: int) -> Attempt:
+    async def attempt(item: int, most: Bound) -> Attempt:
         if item == 5:
             raise KeyError("a bug")
         return DONE

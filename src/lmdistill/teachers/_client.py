@@ -139,17 +139,17 @@ class Client(Teacher):
             body["seed"] += request.samples[0]
         return write_json(body)
 
-    async def _attempt(self, request: Request) -> Attempt:
-        end = await self._send(request)
+    async def _attempt(self, request: Request, most: Bound) -> Attempt:
+        end = await self._send(request, most)
         if end.verdict == "refused" and len(request.samples) > 1 and not self._knows_n:
-            alone = await self._send(replace(request, samples=request.samples[:1]))  # does it refuse `n`?
+            single = replace(request, samples=request.samples[:1])  # does it refuse `n`?
+            alone = await self._send(single, self._bound(single))
             if alone.verdict == "answered":
                 self.most_samples = 1
                 return alone
         return end
 
-    async def _send(self, request: Request) -> Attempt:
-        most = self._bound(request)
+    async def _send(self, request: Request, most: Bound) -> Attempt:
         await self.ledger.admit(most)
         used, billed = None, True
         try:

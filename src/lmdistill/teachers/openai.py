@@ -155,8 +155,9 @@ class HttpTransport:
                 method, url, data=data, headers=headers, allow_redirects=False
             ) as response:
                 body = await response.read()
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return HttpAnswer(response.status, headers, body)
+                if response.status == 200:
+                    return HttpAnswer(200, {}, body)
+                return HttpAnswer(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
         except aiohttp.ClientConnectorError as error:
             raise Broken(f"cannot connect ({error.os_error.strerror or error})", billed=False) from error
         except TimeoutError as error:
