@@ -21,6 +21,8 @@ from lmdistill.types import Hit, Item, View
 MOST_CHARACTERS = 20_000
 """Of a longer text only the beginning is read: no encoder sees more, and tokenizers are slow on megabytes."""
 TRAINED = "trained.safetensors"
+ASCII = "abcdefghijklmnopqrstuvwxyz0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
+"""Characters that every from-scratch vocabulary has, whether the texts show them or not."""
 
 
 class Size(NamedTuple):
@@ -122,24 +124,37 @@ def _pretrained(auto: Any, name: str, revision: str | None, seed: int, options: 
 
 
 def vocabulary(texts: Iterable[str], size: int, limit: int) -> Any:
-    """A lower-case word-piece tokenizer with BERT's special tokens, made from texts.
+    """A lower-case word-piece tokenizer with BERT's special tokens: frequent words, frequent endings, all characters.
+
+    The pieces are counted, not trained, so equal texts give equal pieces on every machine.
 
     Raises:
         ConfigError: no texts.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    counts = Counter(word for text in texts for word in text.split())
-    if not counts:
+    normal, cut = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for token, times in Counter(token for text in texts for token in text.split()).items():
+        for word, _ in cut.pre_tokenize_str(normal.normalize_str(token)):
+            words[word] += times
+    if not words:
         raise ConfigError("a reranker from scratch (reranker.preset) needs training texts; there are none")
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
-    words = sorted(counts, key=lambda word: (-counts[word], word))
-    tokenizer.train_from_iterator((word for word in words for _ in range(min(counts[word], 1000))), trainer)
+    letters: Counter[str] = Counter()
+    endings: Counter[str] = Counter()
+    for word, times in words.items():
+        for letter in word:
+            letters[letter] += times
+        for length in range(2, min(5, len(word) - 2) + 1):
+            endings[f"##{word[-length:]}"] += times
+    alphabet = [*ASCII, *(letter for letter, _ in _ranked(letters)[:1000] if letter not in ASCII)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *alphabet, *(f"##{letter}" for letter in alphabet)]
+    pieces += [ending for ending, _ in _ranked(endings)[: size // 8]]
+    pieces += [word for word, _ in _ranked(words)[: max(0, size - len(pieces))]]
+    ids = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normal, cut
     tokenizer.decoder = decoders.WordPiece()
     ends = [("[CLS]", 2), ("[SEP]", 3)]
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -147,6 +162,10 @@ def vocabulary(texts: Iterable[str], size: int, limit: int) -> Any:
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=limit, **names)
+
+
+def _ranked(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 class EncodedReranker(nn.Module):

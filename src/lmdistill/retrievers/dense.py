@@ -17,6 +17,8 @@ from lmdistill.retrievers import Retriever, RetrieverSettings
 from lmdistill.store import digest_file, stage, write_json
 
 INDEX_FORMAT = 1
+PART, SAVE_EVERY = 1000, 10_000
+"""Passages encoded together, and between two states from which a killed encoding goes on."""
 MOST_CHARACTERS = 20_000
 """Of a longer text only the beginning is read: no encoder sees more, and tokenizers are slow on megabytes."""
 
@@ -94,7 +96,7 @@ class Dense(RetrieverSettings):
                 first, vectors = 0, np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
             for start, part in self._parts(encoder, base, first):
                 vectors[start : start + len(part)] = part
-                if start // 10_000 != (start + len(part)) // 10_000:
+                if start // SAVE_EVERY != (start + len(part)) // SAVE_EVERY:
                     vectors.flush()
                     write_json(done, start + len(part))
             vectors.flush()
@@ -103,10 +105,10 @@ class Dense(RetrieverSettings):
             return vectors
 
     def _parts(self, encoder: Any, base: KnowledgeBase, first: int) -> Any:
-        """Vectors of the base from a row on, in parts of a thousand passages of like length."""
+        """Vectors of the base from a row on, in parts."""
         with progress("index dense", len(base), "passages", done=first) as bar:
-            for start in range(first, len(base), 1000):
-                rows = range(start, min(start + 1000, len(base)))
+            for start in range(first, len(base), PART):
+                rows = range(start, min(start + PART, len(base)))
                 texts = [self.passage_prefix + passage_text(base.passage(row)) for row in rows]
                 yield start, self.encode(encoder, texts)
                 bar.advance(len(rows))

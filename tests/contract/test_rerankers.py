@@ -1,0 +1,187 @@
+"""Every reranker: trained by the loop, ranks alone as in company, saved and read back, opened by its card."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmdistill import config, registry
+from lmdistill.errors import ConfigError, StoreError
+from lmdistill.ground import open_reranker
+from lmdistill.objectives.rationale_reranking import RationaleReranking
+from lmdistill.train import Trained, TrainSettings, train
+from lmdistill.types import Candidates, Hit, Passage
+
+NAMES = registry.names("rerankers")
+ANIMALS = ["mouse", "horse", "otter", "eagle", "snail", "tiger"]
+FOODS = ["cheese", "grass", "fish", "mice", "leaves", "deer"]
+PASSAGES = [
+    Passage(f"p{i}", f"every {animal} eats {food} .")
+    for i, (animal, food) in enumerate(zip(ANIMALS, FOODS, strict=True))
+]
+PAIRS = [
+    Candidates(f"q{i}", f"what does the {animal} eat ?", tuple(PASSAGES), tuple(8.0 * (j == i) for j in range(6)))
+    for i, animal in enumerate(ANIMALS)
+]
+TEXTS = [*(pair.query for pair in PAIRS), *(passage.text for passage in PASSAGES)]
+SETTINGS: dict[str, Any] = {"preset": "tiny", "max_length": 32}
+TRAINING = TrainSettings(steps=120, batch_size=6, learning_rate=5e-3, log_every=10, device="cpu", save_every=10_000)
+
+
+def opened(name: str, seed: int = 0, **more: Any) -> Any:
+    return config.rebuild("rerankers", {"name": name, **SETTINGS, **more}).open(TEXTS, seed)
+
+
+def hits(passages: list[Passage]) -> list[Hit]:
+    return [Hit(passage, 0.0) for passage in passages]
+
+
+@pytest.fixture(scope="module")
+def trained_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """Each kind, trained once."""
+
+    @functools.cache
+    def trained(name: str) -> Trained:
+        objective = RationaleReranking(per_step=4, keep_best=True)
+        folder = tmp_path_factory.mktemp(name)
+        card = {"reranker": {"name": name, **SETTINGS}}
+        return train(opened(name), objective, PAIRS, settings=TRAINING, folder=folder, card=card)
+
+    return trained
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns_what_the_rationale_would_have_found(name: str, trained_of: Callable[[str], Trained]) -> None:
+    trained = trained_of(name)
+    losses = [entry["loss"] for entry in trained.history if "loss" in entry]
+    assert losses[-1] < 0.5 * losses[0], losses
+    found = [trained.student.rerank(pair.query, hits(PASSAGES), 1)[0].passage.id for pair in PAIRS]
+    assert sum(own == f"p{i}" for i, own in enumerate(found)) >= 5, found
+    again = open_reranker(trained.folder)
+    queries = [pair.query for pair in PAIRS]
+    before = trained.student.rerank_all(queries, [hits(PASSAGES)] * 6, 3)
+    after = again.rerank_all(queries, [hits(PASSAGES)] * 6, 3)
+    for one, other in zip(before, after, strict=True):
+        assert [hit.passage.id for hit in one] == [hit.passage.id for hit in other]
+        assert [hit.score for hit in one] == pytest.approx([hit.score for hit in other], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_alone_as_in_company_and_in_any_order(name: str) -> None:
+    reranker = opened(name)
+    long = Passage("long", " ".join(["every", "otter", "eats"] * 30))
+    company = hits([*PASSAGES, long, Passage("empty", "?")])
+    together = {hit.passage.id: hit.score for hit in reranker.rerank(PAIRS[2].query, company, 99)}
+    backwards = {hit.passage.id: hit.score for hit in reranker.rerank(PAIRS[2].query, company[::-1], 99)}
+    many = reranker.rerank_all([PAIRS[0].query, PAIRS[2].query, ""], [company[:2], company, []], 99)
+    assert [len(own) for own in many] == [2, 8, 0]
+    assert backwards == pytest.approx(together, rel=1e-2)
+    assert {hit.passage.id: hit.score for hit in many[1]} == pytest.approx(together, rel=1e-2)
+    for passage_id, score in together.items():
+        (alone,) = reranker.rerank(PAIRS[2].query, [hit for hit in company if hit.passage.id == passage_id], 1)
+        assert alone.score == pytest.approx(score, rel=1e-2), passage_id
+    assert [hit.score for hit in many[1]] == sorted((hit.score for hit in many[1]), reverse=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_scores_equal_ranking_scores(name: str) -> None:
+    reranker = opened(name).eval()
+    views = [RationaleReranking(per_step=3).views(pair, 0, random.Random(0)) for pair in PAIRS[:2]]
+    with torch.no_grad():
+        ranked = reranker(reranker.collate(PAIRS[:2], views))
+    assert ranked.mask.tolist() == [[True] * 3] * 2
+    for pair, own, scores in zip(PAIRS, views, ranked.scores.tolist(), strict=False):
+        found = {hit.passage.text: hit.score for hit in reranker.rerank(pair.query, hits(PASSAGES), 6)}
+        assert scores == pytest.approx([found[view.target] for view in own], rel=1e-2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_length_is_within_the_limit(name: str) -> None:
+    reranker = opened(name)
+    from lmdistill.types import View
+
+    for query, passage in (("a", "b"), ("the otter " * 500, "eats " * 500), ("", "x" * 2_000_000)):
+        assert sum(reranker.length(View(query, passage, "candidate"))) <= 32
+        batch = reranker.collate([], [[View(query, passage, "candidate")]])
+        assert batch.source_ids.shape[1] <= 32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_settings_are_told(name: str, tmp_path: Path) -> None:
+    spec = config.rebuild("rerankers", {"name": name})
+    with pytest.raises(ConfigError, match="needs training texts"):
+        spec.open()
+    with pytest.raises(ConfigError, match="'huge' is not one of tiny"):
+        config.rebuild("rerankers", {"name": name, "preset": "huge"}).open(TEXTS)
+    with pytest.raises(StoreError, match="cannot be opened"):
+        config.rebuild("rerankers", {"name": name, "model": str(tmp_path)}).open()
+    with pytest.raises(StoreError, match="is not a reranker that lmdistill trained"):
+        open_reranker(tmp_path)
+    with pytest.raises(StoreError, match=r"has no model\.safetensors"):
+        opened(name).load(tmp_path)
+
+
+def test_equal_texts_and_seeds_give_equal_rerankers() -> None:
+    one, other = opened("late_interaction"), opened("late_interaction")
+    assert one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+    assert all(bool((a == b).all()) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    ids = one.tokenizer("Every OTTER eats unheard-of otters !")["input_ids"]
+    assert one.tokenizer.unk_token_id not in ids
+    assert one.tokenizer.decode(ids, skip_special_tokens=True).startswith("every otter eats")
+
+
+def test_low_rank_updates_train_few_weights_and_are_merged_when_saved(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    reranker = opened("late_interaction", lora_rank=2)
+    trainable = {n for n, p in reranker.named_parameters() if p.requires_grad}
+    assert all("lora_" in name or name == "project.weight" for name in trainable)
+    settings = TrainSettings(steps=8, batch_size=6, learning_rate=1e-2, device="cpu", save_every=10_000)
+    card = {"reranker": {"name": "late_interaction", **SETTINGS, "lora_rank": 2}}
+    trained = train(reranker, RationaleReranking(per_step=4), PAIRS, settings=settings, folder=tmp_path, card=card)
+    merged = open_reranker(trained.folder)
+    untrained = opened("late_interaction", lora_rank=2)
+    scores = [
+        {hit.passage.id: hit.score for hit in one.rerank(PAIRS[1].query, hits(PASSAGES), 6)}
+        for one in (trained.student, merged, untrained)
+    ]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-2)
+    assert scores[0] != pytest.approx(scores[2], rel=1e-2)
+    untrained.load(trained.folder)
+    assert {h.passage.id: h.score for h in untrained.rerank(PAIRS[1].query, hits(PASSAGES), 6)} == pytest.approx(
+        scores[0]
+    )
+
+
+def test_a_frozen_encoder_gives_the_same_scores_and_only_w_is_trained(tmp_path: Path) -> None:
+    frozen, plain = opened("late_interaction", frozen=True), opened("late_interaction")
+    assert [name for name, p in frozen.named_parameters() if p.requires_grad] == ["project.weight"]
+    one, other = (
+        {hit.passage.id: hit.score for hit in each.rerank(PAIRS[0].query, hits(PASSAGES), 6)}
+        for each in (frozen, plain)
+    )
+    assert one == pytest.approx(other, rel=1e-2)
+    settings = TrainSettings(steps=30, batch_size=6, learning_rate=1e-2, log_every=5, device="cpu", save_every=10_000)
+    before = {name: p.detach().clone() for name, p in frozen.encoder.named_parameters()}
+    trained = train(frozen, RationaleReranking(per_step=6), PAIRS, settings=settings, folder=tmp_path)
+    assert all(bool((before[name] == p).all()) for name, p in trained.student.encoder.named_parameters())
+    losses = [entry["loss"] for entry in trained.history if "loss" in entry]
+    assert losses[-1] < losses[0]
+
+
+def test_the_trained_dual_encoder_opens_as_a_dense_retriever(trained_of: Callable[[str], Trained]) -> None:
+    pytest.importorskip("sentence_transformers")
+    from lmdistill.knowledge import Held
+    from lmdistill.retrievers.dense import Dense
+
+    trained = trained_of("dual_encoder")
+    retriever = Dense(model=str(trained.folder)).open(Held(PASSAGES))
+    for pair in PAIRS[:3]:
+        by_search = {hit.passage.id: hit.score * 2000 for hit in retriever.search(pair.query, 6)}
+        by_rerank = {hit.passage.id: hit.score for hit in trained.student.rerank(pair.query, hits(PASSAGES), 6)}
+        assert by_search == pytest.approx(by_rerank, rel=0.02, abs=20)
