@@ -74,6 +74,47 @@ def parse(text: str) -> Any:
         loader.dispose()
 
 
+def dump(value: Any) -> str:
+    """The YAML text that `parse` reads back as the same value, and `load` too: a plain `${` is written as `$${`.
+
+    >>> print(dump({"choices": ["yes", "1e3"], "rate": 5e-05, "n": 3, "text": "${HOME}"}), end="")
+    choices:
+    - 'yes'
+    - '1e3'
+    rate: 5.0e-05
+    n: 3
+    text: $${HOME}
+    """
+    return yaml.dump(_escaped(value), Dumper=_dumper(), allow_unicode=True, sort_keys=False, width=120)
+
+
+@functools.lru_cache(maxsize=1)
+def _dumper() -> type[yaml.SafeDumper]:
+    class Dumper(yaml.SafeDumper):
+        """Quotes every text that YAML 1.1 or 1.2 would take for something else; never writes anchors."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+        def represent_text(self, text: str) -> Any:
+            odd = re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]", text)  # breaks and marks to YAML
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if odd else None)
+
+    for tag, pattern, first in RESOLVERS:
+        letters = ["" if letter == "\0" else letter for letter in first]
+        Dumper.add_implicit_resolver(tag, re.compile(f"^(?:{pattern})$"), letters)
+    Dumper.add_representer(str, Dumper.represent_text)
+    return Dumper
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(item) for item in value]
+    return value.replace("${", "$${") if isinstance(value, str) else value
+
+
 def read(path: Path) -> Any:
     """The value of a YAML file.
 

@@ -285,3 +285,51 @@ def test_the_environment_fills_in_and_all_unset_names_are_told(tmp_path: Path, m
 def test_settings_stay_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.build(Outer, {"task": "t"}).task = "u"  # type: ignore[misc]
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1, max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "yes", "no", "1", "null"]), plain, max_size=3))
+def test_what_is_dumped_is_read_back_the_same(tmp_path_factory: pytest.TempPathFactory, value: dict[str, Any]) -> None:
+    path = tmp_path_factory.mktemp("run") / "run.yaml"
+    path.write_text(runfile.dump(value), encoding="utf-8")
+    again = config.load(path)
+    assert again == value
+    assert repr(again) == repr(value)  # 1 == 1.0 == True, but they are not the same setting
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "yes",
+        "1e3",
+        "5e-5",
+        "0123",
+        "1:30",
+        "2026-11-20",
+        "~",
+        "",
+        "${HOME}",
+        "$${x}",
+        "a: b",
+        "# c",
+        "1_000",
+        "=",
+        "<<",
+    ],
+)
+def test_texts_that_look_like_something_else(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.yaml").write_text(runfile.dump({"x": text, text or "empty": 1}), encoding="utf-8")
+    if "${" in text:
+        return  # keys are never expanded, so they are not escaped; the value is checked below
+    assert config.load(tmp_path / "run.yaml") == {"x": text, text or "empty": 1}
+
+
+def test_a_dollar_survives(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(runfile.dump({"x": "${HOME} $${x} $"}), encoding="utf-8")
+    assert config.load(tmp_path / "run.yaml") == {"x": "${HOME} $${x} $"}
