@@ -1,0 +1,222 @@
+"""The cells of a comparison: which recipe runs with which settings, seed and folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmdistill import config, registry
+from lmdistill.codec import digest
+from lmdistill.costing import Costs
+from lmdistill.errors import ConfigError, LmdistillError, UnknownName, did_you_mean
+
+OWN = ("recipe", "seeds", "cache", "shared")
+"""Settings that the comparison gives to its cells itself."""
+ASKING = ("teacher", "prompting", "sampling", "budget", "curation")
+"""Settings that change nothing where a recipe does not read the teacher's answers."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A grid of runs.
+
+    `recipes` is a list of names, or a mapping of a method's title to its settings (with `recipe` where the title is
+    not the recipe's name). `settings` are given to every recipe that has them. `students` is a list of students or a
+    mapping of titles to them; `vary` a mapping of a dotted setting to its values. A recipe that lacks an axis (one
+    that trains nothing has no student and no seed) is run once for it. `baseline` names the method that the others are
+    measured against (default: the first); `metric` the metric (default: the first of the reports).
+    """
+
+    recipes: Any
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    students: Any = None
+    fractions: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    vary: Mapping[str, Any] = field(default_factory=dict)
+    baseline: str | None = None
+    metric: str | None = None
+    title: str = ""
+    question: str = ""
+    cost: Costs = field(default_factory=Costs)
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not methods_of(self):
+            problems.append("recipes: name at least one (see `lmdistill list recipes`)")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            problems.append(f"seeds: {list(self.seeds)} must name at least one seed, and each once")
+        if self.baseline is not None and self.baseline not in methods_of(self):
+            near = did_you_mean(self.baseline, methods_of(self))
+            problems.append(f"baseline: {self.baseline!r} is none of the recipes{near}")
+        problems += [f"vary.{key}: a list of values was expected" for key in self.vary if not listed(self.vary[key])]
+        if problems:
+            raise ConfigError(problems)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid. `about` says what sets it apart beside its method and its seed."""
+
+    method: str
+    recipe: str
+    about: Mapping[str, Any]
+    seed: int | None
+    settings: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """A short title, unique in the comparison."""
+        parts = [self.method, *(f"{key}={brief(value)}" for key, value in self.about.items())]
+        return " ".join(parts) + ("" if self.seed is None else f" seed {self.seed}")
+
+
+def methods_of(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """Each method's title and its settings, `recipe` among them.
+
+    Raises:
+        ConfigError: recipes are neither names nor a mapping of titles to settings.
+    """
+    given = comparison.recipes
+    if isinstance(given, str):
+        given = [given]
+    if listed(given):
+        given = {str(name): {} for name in given}
+    if not isinstance(given, Mapping) or not all(isinstance(own or {}, Mapping) for own in given.values()):
+        raise ConfigError(f"recipes: a list of names, or a mapping of titles to settings, was expected, got {given!r}")
+    return {str(title): {"recipe": str(title), **(own or {})} for title, own in given.items()}
+
+
+def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
+    """Every cell of the grid, each once.
+
+    Raises:
+        ConfigError: unknown recipes, settings that no recipe has, and everything that a cell's recipe refuses.
+    """
+    problems: dict[str, None] = {}
+    fields: dict[str, set[str]] = {}
+    for title, own in methods_of(comparison).items():
+        try:
+            cls = registry.load("recipes", own["recipe"])
+        except UnknownName as error:
+            problems[f"recipes: {error}"] = None
+            continue
+        fields[title] = {one.name for one in dataclasses.fields(cls) if one.init}
+    known = sorted(set().union(*fields.values()))
+    asked = [("settings", key) for key in comparison.settings] + [("vary", key) for key in comparison.vary]
+    for place, key in asked:
+        head = key.partition(".")[0]
+        if fields and head not in known:
+            problems[f"{place}.{key}: no recipe of this comparison has it{did_you_mean(head, known)}"] = None
+        if head in OWN and head != "cache":
+            problems[f"{place}.{key}: the comparison sets it itself; use its own key 'recipes' or 'seeds'"] = None
+    cells: dict[Path, Cell] = {}
+    for title, names in fields.items() if not problems else ():
+        for cell in _cells_of(comparison, title, names, out):
+            if cell.folder not in cells:
+                cells[cell.folder] = cell
+                problems.update(dict.fromkeys(_refused(cell)))
+    if problems:
+        raise ConfigError(problems)
+    return list(cells.values())
+
+
+def _cells_of(comparison: Comparison, title: str, names: set[str], out: Path) -> Iterator[Cell]:
+    """The cells of one method; `names` are the settings that its recipe has."""
+    own = dict(methods_of(comparison)[title])
+    recipe = own.pop("recipe")
+    base = overlaid({key: value for key, value in comparison.settings.items() if key in names}, own)
+    where = {"cache": str((out / "answers.sqlite").absolute()), "shared": str((out / "shared").absolute())}
+    base = {key: value for key, value in where.items() if key in names} | base
+    axes: list[list[tuple[dict[str, Any], dict[str, Any]]]] = []  # (what it is called, what it sets)
+    if "student" in names and comparison.students:
+        students = named_students(comparison.students)
+        axes.append([({"student": name}, {"student": student}) for name, student in students.items()])
+    if "fraction" in names and comparison.fractions:
+        axes.append([({"fraction": share}, {"fraction": share}) for share in comparison.fractions])
+    deaf = not getattr(registry.load("recipes", recipe), "asks_teacher", True) and not base.get("measure_teacher")
+    for key, values in comparison.vary.items():
+        if key.partition(".")[0] in names and not (deaf and key.partition(".")[0] in ASKING):
+            axes.append([({key: value}, _nested(key, value)) for value in values])
+    if "seeds" in names:
+        axes.append([({"seed": seed}, {"seeds": [seed]}) for seed in comparison.seeds])
+    for choice in itertools.product(*axes):
+        about: dict[str, Any] = {}
+        settings = base
+        for called, sets in choice:
+            about |= called
+            settings = overlaid(settings, sets)
+        seed = about.pop("seed", None)
+        identity = {key: value for key, value in settings.items() if key not in (*where, "seeds")}
+        slug = re.sub(r"[^a-z0-9.]+", "-", " ".join([title, *map(brief, about.values())]).casefold()).strip("-")
+        folder = out / "cells" / f"{slug[:60]}-{digest([recipe, title, identity])[:8]}"
+        yield Cell(title, recipe, about, seed, settings, folder if seed is None else folder / f"seed-{seed}")
+
+
+def _refused(cell: Cell) -> list[str]:
+    """What a cell's recipe says against its settings; nothing where it takes them."""
+    try:
+        config.build(registry.load("recipes", cell.recipe), cell.settings)
+    except ConfigError as error:
+        return [f"recipes.{cell.method}: {problem}" for problem in error.problems]
+    except LmdistillError as error:
+        return [f"recipes.{cell.method}: {error}"]
+    return []
+
+
+def named_students(students: Any) -> dict[str, Any]:
+    """Students by title: of a list, the title is what sets each apart.
+
+    >>> named_students(["causal", {"preset": "mini"}, {"name": "seq2seq", "model": "a/b"}])
+    {'causal': 'causal', 'mini': {'preset': 'mini'}, 'seq2seq b': {'name': 'seq2seq', 'model': 'a/b'}}
+    """
+    if isinstance(students, Mapping):
+        return dict(students)
+    found: dict[str, Any] = {}
+    for student in students if listed(students) else [students]:
+        parts = student.values() if isinstance(student, Mapping) else [student]
+        found[" ".join(str(part).rpartition("/")[2] for part in parts)] = student
+    return found
+
+
+def overlaid(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings laid over others, level by level; another component takes nothing from the one it replaces.
+
+    >>> overlaid({"student": "seq2seq", "train": {"steps": 9}}, {"student": {"preset": "mini"}, "train": {"clip": 1}})
+    {'student': {'name': 'seq2seq', 'preset': 'mini'}, 'train': {'steps': 9, 'clip': 1}}
+    """
+    out = dict(settings)
+    for key, value in over.items():
+        old = out.get(key)
+        if isinstance(old, str) and isinstance(value, Mapping) and "name" not in value:
+            old = {"name": old}
+        if (
+            isinstance(old, Mapping)
+            and isinstance(value, Mapping)
+            and value.get("name", old.get("name")) == old.get("name")
+        ):
+            value = overlaid(old, value)
+        out[key] = value
+    return out
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    """`{"a": {"b": value}}` for the path `a.b`."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def listed(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def brief(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("name") or " ".join(f"{key} {brief(one)}" for key, one in value.items()))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,247 @@
+"""Outcomes -> report.html, report.md, report.json: which method wins, what it cost, and what each got wrong.
+
+The page is one file that asks for nothing else: style and script stand in it, charts are inline SVG. Every text from a
+teacher, a student or a data set is escaped, and a content security policy keeps anything else from running.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lmdistill import intervals, report_parts
+from lmdistill.codec import encode
+from lmdistill.costing import bill, speed_of
+from lmdistill.findings import summary
+from lmdistill.grid import brief
+from lmdistill.outcomes import Arm, Outcomes
+from lmdistill.report_charts import drawings
+from lmdistill.store import versions, write_json, write_text
+from lmdistill.verdicts import detectable, pairs_of
+
+ITEMS = 500
+"""Test items that the page's browser holds."""
+
+
+def write(outcomes: Outcomes, out: Path, *, limit: int = ITEMS) -> dict[str, Any]:
+    """Write the three files below `out`; returns what `report.json` holds.
+
+    Args:
+        limit: test items in the page's error browser.
+    """
+    found = gathered(outcomes)
+    write_json(out / "report.json", found)
+    write_text(out / "report.md", markdown(found))
+    write_text(out / "report.html", page(found, report_parts.items(outcomes, limit), drawings(outcomes, found)))
+    return found
+
+
+# --- the numbers -----------------------------------------------------------------------------------------------------
+
+
+def gathered(outcomes: Outcomes) -> dict[str, Any]:
+    """Everything the report says, as plain values."""
+    pairs = pairs_of(outcomes)
+    limit = detectable(outcomes, pairs)
+    full = outcomes.full()
+    method = {arm.title: arm.method for arm in outcomes.arms}
+    found = {
+        "name": outcomes.title,
+        "question": outcomes.question,
+        "metric": outcomes.metric,
+        "baseline": outcomes.baseline,
+        "summary": summary(outcomes, pairs, limit),
+        "arms": [_arm(arm, outcomes, arm in full) for arm in outcomes.arms],
+        "teacher": _teacher(outcomes),
+        "pairs": [
+            {**asdict(pair), "significant": pair.significant, "methods": [method[pair.first], method[pair.second]]}
+            for pair in pairs
+        ],
+        "detectable": None if limit is None else asdict(limit),
+        "confusions": [one for arm in full if (one := report_parts.confusion(arm))],
+        "calibration": [one for arm in full if (one := report_parts.calibration(arm))],
+        "funnels": report_parts.funnels(full),
+        "failed": [{key: row.get(key) for key in ("name", "error")} for row in outcomes.failed],
+        "waiting": outcomes.waiting,
+        "costs": asdict(outcomes.costs),
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            **versions(),
+        },
+        "settings": dict(outcomes.settings),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(encode(found)))
+    return plain
+
+
+def _arm(arm: Arm, outcomes: Outcomes, timed: bool) -> dict[str, Any]:
+    """A line of the table. Speed is measured for the arms with the most data alone."""
+    metric, run = outcomes.metric, next(iter(arm.runs.values()))
+    students = run.report.facts.get("students", {})
+    speed = None
+    if timed and students and run.rows.exists():
+        speed = speed_of(Path(next(iter(students.values()))), run.predictions(), outcomes.costs)
+    sampling = arm.report.settings.get("sampling") or {}
+    facts = dict(run.report.facts)
+    seconds = [one.report.facts.get("train_seconds", {}) for one in arm.runs.values()]
+    facts["train_seconds"] = {seed: value for own in seconds for seed, value in own.items()}
+    told = bill(outcomes.costs, facts, speed, int(sampling.get("n", 1)))
+    estimate = arm.estimate(metric)
+    return {
+        "title": arm.title,
+        "method": arm.method,
+        "recipe": arm.recipe,
+        "about": {key: brief(value) for key, value in arm.about.items()},
+        "estimate": None if estimate is None else asdict(estimate),
+        "seeds": {str(seed): value for seed, value in arm.values(metric).items()},
+        "exact": _exact(arm, metric),
+        "metrics": {name: asdict(one) for name in arm.report.metrics if (one := arm.estimate(name)) is not None},
+        "counts": dict(arm.report.counts),
+        "bill": asdict(told) | {"made": told.made},
+        "speed": None if speed is None else asdict(speed),
+        "settings": dict(arm.report.settings),
+    }
+
+
+def _exact(arm: Arm, metric: str) -> dict[str, list[float]]:
+    """Clopper and Pearson's interval of each seed, where the metric is a share of right answers."""
+    found = {}
+    for seed, scores in arm.scores(metric).items():
+        if set(scores.values()) <= {0.0, 1.0}:
+            found[str(seed)] = list(intervals.clopper_pearson(int(sum(scores.values())), len(scores)))
+    return found
+
+
+def _teacher(outcomes: Outcomes) -> dict[str, Any] | None:
+    estimates = (arm.estimate(f"teacher_{outcomes.metric}") for arm in outcomes.arms)
+    known = next((one for one in estimates if one is not None), None)
+    return None if known is None else asdict(known)
+
+
+# --- the files -------------------------------------------------------------------------------------------------------
+
+
+def page(found: Mapping[str, Any], browser: Mapping[str, Any], drawn: Mapping[str, Any]) -> str:
+    """The page. What its script reads stands in a data block that holds no `<`."""
+    import jinja2
+    from markupsafe import Markup
+
+    folder = Path(__file__).parent
+    script = (folder / "report_page.js").read_text(encoding="utf-8")
+    style = (folder / "report_page.css").read_text(encoding="utf-8")
+    block = json.dumps(browser, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"number": number, "money": money, "seconds": seconds, "settings": as_yaml}
+    template = environment.from_string((folder / "report_page.html").read_text(encoding="utf-8"))
+    hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return template.render(
+        found=found,
+        style=Markup(style),
+        script=Markup(script),
+        hashed=hashed,
+        browser=Markup(block),
+        count=len(browser["items"]),
+        of=browser["of"],
+        curves=[(title, Markup(svg)) for title, svg in drawn["curves"]],
+        pareto=Markup(drawn["pareto"]),
+        reliability=[(title, Markup(svg)) for title, svg in drawn["reliability"]],
+    )
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The summary and the tables for a terminal, a pull request, a wiki."""
+    lines = [f"# {_plain(found['name'])}", ""]
+    lines += [_plain(found["question"]), ""] if found["question"] else []
+    lines += [f"- {_plain(sentence)}" for sentence in found["summary"]] + [""]
+    columns = ["method", *_axes(found), found["metric"], "95 % interval", "seeds", "train", "teacher", "1,000 answers"]
+    lines += _table(columns)
+    for arm in found["arms"]:
+        estimate = arm["estimate"]
+        interval = ["", ""]
+        if estimate:
+            interval = [f"{estimate['value']:.3f}", f"{estimate['low']:.3f} to {estimate['high']:.3f}"]
+        axes = [arm["about"].get(axis, "") for axis in _axes(found)]
+        spent = arm["bill"]
+        costs = [seconds(spent["train_seconds"]), money(spent["teacher"]), money(spent["student_per_1000"])]
+        lines.append(_row([arm["method"], *axes, *interval, str(len(arm["seeds"])), *costs]))
+    if found["pairs"]:
+        lines += ["", "Pairs on the same test items; p from approximate randomisation over items:", ""]
+        lines += _table(["where", "first", "second", "difference", "95 % interval", "p", "Holm", "Benjamini-Hochberg"])
+        for pair in found["pairs"]:
+            ps = [f"{pair[key]:.4f}" for key in ("p", "holm", "benjamini_hochberg")]
+            shown = [f"{pair['value']:+.3f}", f"{pair['low']:+.3f} to {pair['high']:+.3f}", *ps]
+            lines.append(_row([pair["where"], *pair["methods"], *shown]))
+    for row in found["failed"]:
+        lines += ["", f"Failed: {_plain(row['name'])}", "", *(f"    {line}" for line in str(row["error"]).splitlines())]
+    return "\n".join(lines) + "\n"
+
+
+def _axes(found: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(key for arm in found["arms"] for key in arm["about"]))
+
+
+def _table(columns: Sequence[str]) -> list[str]:
+    return [_row(columns), "|" + " --- |" * len(columns)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plain(text: Any) -> str:
+    """One line, with nothing that Markdown would take for HTML."""
+    return " ".join(str(text).split()).replace("<", "&lt;")
+
+
+def number(value: float | None) -> str:
+    """
+    >>> number(0.1234), number(1234567), number(None)
+    ('0.123', '1,234,567', '')
+    """
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.3f}"
+
+
+def money(value: float | None) -> str:
+    """
+    >>> money(0.0), money(12.5), money(0.00002), money(None)
+    ('$0', '$12.50', '$0.000020', '')
+    """
+    if value is None:
+        return ""
+    if value == 0 or abs(value) >= 0.1:
+        return f"${value:,.2f}" if value else "$0"
+    places = 1 - math.floor(math.log10(abs(value)))  # two digits that say something
+    return f"${value:.{places}f}"
+
+
+def seconds(value: float | None) -> str:
+    """
+    >>> seconds(0.0123), seconds(42.0), seconds(5400.0)
+    ('12.3 ms', '42 s', '1.5 h')
+    """
+    if value is None:
+        return ""
+    if value >= 3600:
+        return f"{value / 3600:.1f} h"
+    if value >= 120:
+        return f"{value / 60:.0f} min"
+    return f"{value:.3g} s" if value >= 1 or value == 0 else f"{1000 * value:.1f} ms"
+
+
+def as_yaml(value: Any) -> str:
+    """Settings as they would stand in a file."""
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))

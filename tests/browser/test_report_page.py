@@ -1,0 +1,110 @@
+"""The report in a real browser: no request, no complaint, no foreign markup; items can be searched; light and dark."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lmdistill import report
+from lmdistill.outcomes import load
+from made_outcomes import comparison_folder
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr",
+    "--virtual-time-budget=3000",
+]  # fmt: skip
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
+
+# Runs after the page's own script; what it finds stands in an attribute of <html> that --dump-dom shows.
+PROBE = """
+addEventListener("load", () => {
+  const list = document.getElementById("list");
+  const say = (name, value) => document.documentElement.setAttribute("data-" + name, value);
+  say("first", list.children.length);
+  const search = document.getElementById("search");
+  search.value = "question 17?";
+  search.dispatchEvent(new Event("input"));
+  say("searched", list.children.length + " " + list.textContent.includes("Question 17?"));
+  search.value = "";
+  const filter = document.getElementById("filter");
+  const wrong = [...filter.options].find((one) => one.textContent === "all wrong");
+  filter.value = wrong.value;
+  filter.dispatchEvent(new Event("change"));
+  say("wrong", [...list.querySelectorAll(".said > div:not(:first-child)")].every((one) => one.className === "no"));
+  say("requests", performance.getEntriesByType("resource").length);
+  say("title", document.title);
+  say("wide", document.documentElement.scrollWidth <= innerWidth);
+  say("foreign", document.querySelectorAll("main img, main script, main b").length);
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = comparison_folder(tmp_path_factory.mktemp("comparison"), items=120)
+    report.write(load([out]), out)
+    return out / "report.html"
+
+
+def browse(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def complaints(told: subprocess.CompletedProcess[str]) -> list[str]:
+    """What the page wrote to the console (the browser's own messages name its source files instead)."""
+    return [line for line in told.stderr.splitlines() if ":CONSOLE" in line or "Refused to" in line]
+
+
+def test_the_page_loads_without_a_complaint(page: Path, tmp_path: Path) -> None:
+    told = browse(page, tmp_path, "--dump-dom")
+    assert told.returncode == 0, told.stderr
+    assert complaints(told) == []
+    assert told.stdout.count('<article class="item">') == 25, "the script ran: a first page of items"
+    assert "broken in</title>" not in told.stdout
+
+
+def test_the_console_is_heard(page: Path, tmp_path: Path) -> None:
+    """A page that does go wrong is told, so silence means something; and the policy keeps a foreign script out."""
+    broken = tmp_path / "broken.html"
+    text = page.read_text(encoding="utf-8")
+    broken.write_text(text.replace("</main>", "<script>document.title = 'in'</script></main>"), encoding="utf-8")
+    told = browse(broken, tmp_path / "profile", "--dump-dom")
+    assert complaints(told), "the policy's refusal stands in the console"
+    assert "<title>in</title>" not in told.stdout
+
+
+@pytest.mark.parametrize("width", [390, 1180])
+def test_items_can_be_searched_and_the_page_fits(page: Path, tmp_path: Path, width: int) -> None:
+    probed = tmp_path / "probed.html"
+    text = page.read_text(encoding="utf-8")
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)  # the probe is a foreign script
+    probed.write_text(text.replace("</body>", f"<script>{PROBE}</script></body>"), encoding="utf-8")
+    told = browse(probed, tmp_path / "profile", "--dump-dom", f"--window-size={width},900")
+    seen = dict(re.findall(r'data-(\w+)="([^"]*)"', told.stdout.partition("<head>")[0]))
+    assert complaints(told) == []
+    assert seen["first"] == "25" and seen["searched"] == "1 true" and seen["wrong"] == "true"
+    assert seen["requests"] == "0" and seen["foreign"] == "0" and seen["wide"] == "true"
+    assert seen["title"].startswith("Three ways")
+
+
+def test_it_is_drawn_light_and_dark(page: Path, tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    image = pytest.importorskip("PIL.Image")
+    shades = {}
+    for name, scheme in (("dark", 0), ("light", 1)):
+        shot = tmp_path / f"{name}.png"
+        flags = (f"--screenshot={shot}", "--window-size=390,1200", f"--blink-settings=preferredColorScheme={scheme}")
+        told = browse(page, tmp_path / name, *flags)
+        assert shot.exists(), told.stderr
+        shades[name] = float(numpy.asarray(image.open(shot).convert("L")).mean())
+    assert shades["dark"] < 80 and shades["light"] > 200, shades

@@ -1,0 +1,219 @@
+"""The grid, its folder, cells that are done or fail, and a comparison that is killed and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmdistill import config
+from lmdistill.compare import compare, read, studies
+from lmdistill.errors import ConfigError, StoreError, UnknownName
+from lmdistill.grid import Comparison, cells_of, overlaid
+from lmdistill.outcomes import load
+
+TASK = {"name": "sums", "train": 20, "valid": 4, "test": 10}
+ASKED: dict[str, Any] = {  # recipes that train nothing: a cell takes a second
+    "recipes": ["few_shot", "few_shot_cot"],
+    "settings": {"task": TASK, "teacher": {"name": "scripted"}},
+    "vary": {"teacher.error_rate": [0.0, 0.4]},
+}
+
+
+def comparison(**changes: Any) -> Comparison:
+    return config.build(Comparison, {**ASKED, **changes})
+
+
+# --- the grid ---
+
+
+def test_a_grid_is_every_combination_and_each_recipe_has_the_axes_it_knows(tmp_path: Path) -> None:
+    grid = config.build(
+        Comparison,
+        {
+            "recipes": {"finetune": {}, "plain": {"recipe": "dss", "rationale_weight": 0}, "few_shot_cot": None},
+            "settings": {"task": TASK, "teacher": "scripted", "train": {"steps": 3}},
+            "students": [{"preset": "tiny"}, {"preset": "mini"}],
+            "fractions": [0.5, 1],
+            "seeds": [0, 7],
+            "vary": {"sampling.n": [1, 3]},
+        },
+    )
+    cells = cells_of(grid, tmp_path)
+    assert len({cell.folder for cell in cells}) == len(cells) == len({cell.name for cell in cells})
+    counts = {method: sum(cell.method == method for cell in cells) for method in ("finetune", "plain", "few_shot_cot")}
+    # finetune does not read the teacher, so the number of its answers is no axis; the prompted recipe has that alone
+    assert counts == {"finetune": 8, "plain": 16, "few_shot_cot": 2}
+    one = next(cell for cell in cells if cell.name == "plain student=mini fraction=0.5 sampling.n=3 seed 7")
+    settings = one.settings
+    assert settings["rationale_weight"] == 0 and settings["student"] == {"preset": "mini"}
+    assert (settings["fraction"], settings["seeds"], settings["sampling"]) == (0.5, [7], {"n": 3})
+    assert settings["train"] == {"steps": 3} and settings["shared"] == str(tmp_path / "shared")
+    seeds = {cell.folder.parent for cell in cells if cell.method == "plain"}
+    assert len(seeds) == 8, "the seeds of an arm lie side by side"
+
+
+def test_a_cell_keeps_its_folder_when_the_grid_grows(tmp_path: Path) -> None:
+    small = {cell.folder for cell in cells_of(comparison(), tmp_path)}
+    larger = {
+        cell.folder
+        for cell in cells_of(comparison(vary={"teacher.error_rate": [0.0, 0.2, 0.4]}, title="more"), tmp_path)
+    }
+    assert small < larger
+    other = cells_of(comparison(settings={"task": "sums", "teacher": "scripted"}), tmp_path)
+    assert not small & {cell.folder for cell in other}
+
+
+def test_another_component_takes_nothing_from_the_one_it_replaces() -> None:
+    before = {"student": {"name": "seq2seq", "preset": "tiny"}, "train": {"steps": 3}}
+    assert overlaid(before, {"student": {"name": "causal"}})["student"] == {"name": "causal"}
+    assert overlaid(before, {"student": {"preset": "mini"}})["student"] == {"name": "seq2seq", "preset": "mini"}
+    assert before["student"]["preset"] == "tiny", "the settings themselves stay"
+
+
+def test_every_mistake_is_told_at_once_with_the_nearest_name(tmp_path: Path) -> None:
+    wrong = comparison(
+        recipes=["few_shot", "fintune"], settings={"taks": "sums", "teacher": "scripted"}, vary={"tempreature": [1]}
+    )
+    with pytest.raises(ConfigError) as caught:
+        cells_of(wrong, tmp_path)
+    told = str(caught.value)
+    assert "did you mean 'finetune'" in told and "did you mean 'task'" in told and "vary.tempreature" in told
+    with pytest.raises(ConfigError, match=r"recipes\.few_shot: task\.tset: unknown setting; did you mean 'test'"):
+        cells_of(comparison(settings={"task": {"name": "sums", "tset": 3}, "teacher": "scripted"}), tmp_path)
+    with pytest.raises(ConfigError, match=r"settings\.seeds"):
+        cells_of(comparison(recipes=["dss"], settings={**ASKED["settings"], "seeds": [1]}, vary={}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"recipe": ["dss"]}, "recipe: unknown setting; did you mean 'recipes'"),
+        ({"recipes": []}, "name at least one"),
+        ({"recipes": ["dss"], "baseline": "dds"}, "did you mean 'dss'"),
+        ({"recipes": ["dss"], "seeds": [1, 1]}, "each once"),
+        ({"recipes": ["dss"], "vary": {"train.steps": 3}}, "vary.train.steps: a list"),
+        ({"recipes": ["dss"], "cost": {"hourly": -1}}, "cost.hourly: -1.0 is negative"),
+    ],
+)
+def test_a_comparison_s_own_settings_are_checked(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        config.build(Comparison, given)
+
+
+def test_a_file_a_study_and_assignments(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("recipes: [finetune, dss]\nseeds: [0]\nsettings: {task: sums, teacher: scripted}\n")
+    found = read(file, ["seeds=[1, 2]", "settings.task.train=30"])
+    assert found.seeds == (1, 2) and found.settings["task"] == {"name": "sums", "train": 30}
+    with pytest.raises(UnknownName, match="did you mean 'data_efficiency'"):
+        read("data_eficiency")
+
+
+@pytest.mark.parametrize("name", studies())
+def test_a_study_of_the_package_is_a_grid_that_its_recipes_take(name: str, tmp_path: Path) -> None:
+    study = read(name)
+    cells = cells_of(study, tmp_path)
+    assert study.question.endswith("?") and len(cells) > 4
+    assert len({cell.method for cell in cells}) > 1 or study.vary
+
+
+# --- running it ---
+
+
+def table(out: Path) -> dict[str, Any]:
+    outcomes = load([out])
+    return {arm.title: (arm.values(outcomes.metric), arm.estimate(outcomes.metric)) for arm in outcomes.arms}
+
+
+@pytest.mark.slow
+def test_cells_that_are_done_are_not_made_again_and_one_that_fails_stops_nothing(tmp_path: Path) -> None:
+    broken = {"recipe": "few_shot", "teacher": {"name": "replay", "path": str(tmp_path / "nothing.jsonl")}}
+    grid = comparison(recipes={"few_shot_cot": {}, "broken": broken}, vary={})
+    out = tmp_path / "out"
+    first = {ended.call.name: ended for ended in compare(grid, out)}
+    assert first["few_shot_cot"].report is not None and first["few_shot_cot"].repeated
+    assert first["broken"].report is None and "nothing.jsonl" in first["broken"].error
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["status"] == "partial" and manifest["counts"] == {"cells": 2, "done": 1, "failed": 1}
+
+    row = '{"id": "%s", "llm_raw": "So the answer is 1."}\n'
+    from lmdistill.tasks.sums import Sums
+
+    examples = Sums(train=20, valid=4, test=10).examples("test")
+    Path(broken["teacher"]["path"]).write_text("".join(row % one.id for one in examples))
+    again = {ended.call.name: ended for ended in compare(grid, out)}
+    assert not again["few_shot_cot"].repeated, "done before"
+    assert again["broken"].repeated and again["broken"].report is not None, again["broken"].error
+    assert json.loads((out / "manifest.json").read_text())["status"] == "complete"
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_ends_with_the_same_table(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    asked = {**ASKED, "recipes": ["few_shot"], "vary": {"teacher.error_rate": [0.0, 0.2, 0.4]}}
+    grid = config.build(Comparison, asked)
+    compare(grid, whole)
+    (tmp_path / "c.yaml").write_text(json.dumps(asked))
+    command = [sys.executable, "-m", "lmdistill", "compare", str(tmp_path / "c.yaml"), "--out", str(cut)]
+    process = subprocess.Popen(
+        [*command, "--workers", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(cut.glob("cells/*/ended.json")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = {path: path.stat().st_mtime_ns for path in cut.glob("cells/*/ended.json")}
+    assert 1 <= len(done) < 3, "it was killed under way"
+    ends = compare(grid, cut)
+    assert sum(not ended.repeated for ended in ends) >= len(done)
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert table(cut) == table(whole) and len(table(cut)) == 3
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(StoreError, match="is no comparison"):
+        compare(comparison(), tmp_path)
+    with pytest.raises(StoreError, match="no run is done yet"):
+        load_empty(tmp_path)
+
+
+def load_empty(folder: Path) -> None:
+    (folder / "cells.json").write_text("[]")
+    (folder / "manifest.json").write_text('{"stage": "compare", "settings": {}, "inputs": {}}')
+    load([folder])
+
+
+@pytest.mark.slow
+def test_trained_cells_share_what_the_teacher_said(tmp_path: Path) -> None:
+    grid = config.build(
+        Comparison,
+        {
+            "recipes": ["task_distillation", "dss"],
+            "settings": {
+                "task": TASK,
+                "teacher": {"name": "scripted", "error_rate": 0.2},
+                "train": {"steps": 2, "batch_size": 8, "eval_every": 2, "device": "cpu"},
+                "decoding": {"max_tokens": 8},
+            },
+            "seeds": [0, 1],
+        },
+    )
+    ends = compare(grid, tmp_path)
+    assert [ended.error for ended in ends if ended.report is None] == []
+    stages = [path for path in (tmp_path / "shared").iterdir() if path.is_dir()]
+    assert len(stages) == 1, "all four asked the same"
+    links = sorted(tmp_path.glob("cells/*/seed-*/annotations"))
+    assert len(links) == 4 and {link.resolve() for link in links} == {stages[0].resolve()}
+    outcomes = load([tmp_path])
+    assert [sorted(arm.runs) for arm in outcomes.arms] == [[0, 1], [0, 1]]
+    assert all(arm.report.facts["annotation"]["complete"] for arm in outcomes.arms)
