@@ -46,7 +46,7 @@ from lmdistill.teachers.scripted import Scripted
 from lmdistill.train import TrainSettings, train
 from lmdistill.types import Annotation, Sampling
 
-SUMS = Sums(train=1000, test=500, largest=10, largest_step=5)
+SUMS = Sums(train=1000, test=500, largest=10, largest_step=5, wordings=3, reordered=0.2)
 PATHS = Paths(train=300, test=500, largest=15, largest_step=5)
 TRAIN = TrainSettings(
     steps=800, batch_size=32, learning_rate=5e-3, warmup=0.05, clip=1.0, log_every=200, save_every=100_000, device="cpu"

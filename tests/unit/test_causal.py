@@ -31,7 +31,7 @@ def test_scores_are_those_of_the_model_on_the_bare_sequence(shape: str) -> None:
     for (source, target), logprob in zip(pairs, found, strict=True):
         before, after = one.source_tokens(source), one.target_tokens(target)
         logits = one.model(torch.tensor([before + after])).logits[0].log_softmax(-1)
-        expected = sum(float(logits[len(before) - 1 + i, token]) for i, token in enumerate(after))
+        expected = sum(float(logits.detach()[len(before) - 1 + i, token]) for i, token in enumerate(after))
         assert logprob == pytest.approx(expected, abs=1e-4)
 
 
@@ -162,3 +162,20 @@ def test_layers_stand_at_the_positions_of_the_target() -> None:
     scored = one(batch, want=frozenset({"nll", "layers"}))["answer"]
     assert scored.layers["hidden_states"][0].shape[:2] == scored.mask.shape
     assert scored.layers["attentions"][0].shape == (2, 4, 3, 4 + 3 - 1)
+
+
+def test_a_model_that_caps_its_logits_is_refused() -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    own = tokenizer()
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "head_dim": 8,
+    }
+    ids = {"vocab_size": len(own), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1}
+    model = Gemma2ForCausalLM(Gemma2Config(**sizes, **ids, num_key_value_heads=2, final_logit_softcapping=0.01))
+    with pytest.raises(ConfigError, match="changes its logits after the vocabulary head"):
+        CausalStudent(model, own, Causal())

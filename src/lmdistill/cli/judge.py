@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lmdistill import config, registry, store
+from lmdistill.annotate import open_cache
 from lmdistill.cli._table import number, show_table
 from lmdistill.errors import ConfigError, DataError
 from lmdistill.judging import Compared, Only, Pair, judge, pairs_of
@@ -43,8 +44,10 @@ def ask(
     settings = config.load(None, sets or ())
     chosen = _component("tasks", task, settings.get("task"))
     pairs = _pairs(first, second, only, chosen, most, seed)
-    one = _component("teachers", teacher, settings.get("teacher")).open(chosen)
-    compared = judge(pairs, one, sampling=Sampling(max_tokens=max_tokens), both_orders=not once)
+    asked = _component("teachers", teacher, settings.get("teacher"))
+    with open_cache((asked,), None) as cache:  # what was answered is never paid twice
+        opened = asked.open(chosen, cache=cache)
+        compared = judge(pairs, opened, sampling=Sampling(max_tokens=max_tokens), both_orders=not once)
     _show(compared, out)
 
 

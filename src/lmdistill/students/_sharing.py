@@ -13,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lmdistill.errors import ConfigError
 
 CROSS_ATTENTIONS = ("EncDecAttention", "encoder_attn", "cross_attn", "crossattention")
 """What transformers' decoders call their attention over the encoder."""
@@ -180,6 +182,31 @@ def differs(student: Any, plain: str, texts: Sequence[str] = ("a b c", "b a")) -
         student.train(training)
     gap = float((shared - alone).abs().max())
     return None if gap <= 1e-3 * max(1.0, float(alone.abs().max())) else f"scores differ by {gap:.2g} nats"
+
+
+@torch.no_grad()
+def check_head(student: Any, inputs: Mapping[str, Tensor]) -> None:
+    """Make sure that a model's logits are those of its vocabulary head, which is all that is computed in training.
+
+    Raises:
+        ConfigError: the model does something to them afterwards (a cap, a scale).
+    """
+    seen: list[Tensor] = []
+    training = student.training
+    student.eval()
+    hook = student.model.get_output_embeddings().register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        logits = student.model(**inputs, use_cache=False).logits
+    finally:
+        hook.remove()
+        student.train(training)
+    gap = float((student.head(seen[-1]).float() - logits.float()).abs().max())
+    if gap > 1e-3 * max(1.0, float(logits.abs().max())):
+        name = type(student.model).__name__
+        raise ConfigError(
+            f"student: {name} changes its logits after the vocabulary head (a cap or a scale), by up to {gap:.2g}; it "
+            "cannot be trained here. Choose a model without that, such as Llama, Qwen, OPT, GPT-2, T5 or BART"
+        )
 
 
 def fall_back(student: Any, to: str, why: str | None) -> None:

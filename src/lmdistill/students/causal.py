@@ -134,6 +134,7 @@ class CausalStudent(TextStudent):
         self.after = settings.after if settings.after is not None else "" if self.ends_texts else "\n"
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self.sharing = settings.sharing
+        _sharing.check_head(self, {"input_ids": torch.tensor([[self.eos, self.eos]])})
         if self.sharing == "full":
             _sharing.fall_back(self, "none", _sharing.differs(self, "none"))
 

@@ -92,6 +92,8 @@ class Seq2seqStudent(TextStudent):
         super().__init__(model, tokenizer, **limits)
         self.crossing = _sharing.CrossAttentions(model)
         self.sharing = sharing
+        ids = torch.tensor([[self.eos, self.eos]])
+        _sharing.check_head(self, {"input_ids": ids, "decoder_input_ids": ids})
         if sharing == "full":
             _sharing.fall_back(self, "encoder", self.crossing.refusal(model) or _sharing.differs(self, "none"))
 
