@@ -193,6 +193,7 @@ def noise(size: int) -> bytes:
         ("a.jsonl.gz", b"plain", r"a\.jsonl\.gz:0: the file is cut short or damaged"),
         ("a.jsonl.gz", b"", None),
     ],
+    ids=["cut", "list", "latin", "deep", "cut gzip", "no gzip", "empty"],
 )
 def test_bad_files_are_named_with_their_line(tmp_path: Path, name: str, content: bytes, message: str | None) -> None:
     path = tmp_path / name
