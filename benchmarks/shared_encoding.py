@@ -3,8 +3,8 @@
     python benchmarks/shared_encoding.py [--students seq2seq causal] [--sources 64 256 512] [--rationales 1 8 30]
 
 A step is loss and backward through `rationale_then_label` inside `lmdistill.loop.Step`, one input, 64-token targets,
-on one thread. Shared and plain steps alternate in one process and the median of each is compared; memory is the growth
-of the resident set during one step, in a forked process of its own.
+on one thread. Shared and plain steps alternate in one process, and the medians of their processor time are compared.
+Memory is the growth of the resident set during one step, in a forked process of its own.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Case:
     counts: dict[str, float]
 
     def run(self, sharing: str) -> float:
-        """Seconds of one step."""
+        """Processor seconds of one step: what else runs on the machine does not count."""
         student: Any = self.step.student
         student.sharing = sharing
         self.step.zero_grad(set_to_none=True)
-        started = time.perf_counter()
+        started = time.process_time()
         loss, _ = self.step(self.batch, 0.0, self.counts)
         loss.backward()
-        return time.perf_counter() - started
+        return time.process_time() - started
 
 
 def case(student: Any, source: int, rationales: int) -> Case:
