@@ -71,7 +71,7 @@ def settings(name: str, seed: int, error: float, options: argparse.Namespace) ->
         "student": {"preset": options.preset},
         "train": {
             "steps": options.steps,
-            "batch_size": 64,
+            "batch_size": options.batch,
             "learning_rate": 3e-3,
             "refresh_every": options.refresh_every,
             "save_every": 1_000_000,
@@ -88,7 +88,7 @@ def settings(name: str, seed: int, error: float, options: argparse.Namespace) ->
     if recipe == "qcrd":
         contrast = dict(own.get("contrast", {}))
         contrast.setdefault("max_tokens", 20)
-        contrast.setdefault("judge", {"learning_rate": 1e-3, "steps": 30, "pretrain_steps": 300})
+        contrast.setdefault("judge", {"learning_rate": 1e-3, "steps": 20, "pretrain_steps": 150})
         common |= {"contrast": contrast, "sampling": {"n": 5, "temperature": 0.7, "max_tokens": 256}}
         return common
     return common | own
@@ -163,10 +163,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(MAIN), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--errors", nargs="+", type=float, default=[0.2])
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--train", type=int, default=1000)
-    parser.add_argument("--nouns", type=int, default=160)
-    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--train", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--nouns", type=int, default=16)
+    parser.add_argument("--classes", type=int, default=4)
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--fraction", type=float, default=1.0)
     parser.add_argument("--refresh-every", type=int, default=4)

@@ -82,14 +82,20 @@ class Judge(nn.Module):
 
     def logits(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits [R] of texts [R, S]."""
+        return self.head(self.pooled(ids, mask))
+
+    def head(self, pooled: Tensor) -> Tensor:
+        """Logits [R] of pooled states [R, D]."""
+        logits: Tensor = self.second(torch.tanh(self.first(pooled))).squeeze(-1)
+        return logits
+
+    def pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Encoder states [R, D] of texts [R, S], pooled over their real tokens."""
         states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         real = mask.unsqueeze(-1).bool()
         if self.pooling == "max":
-            pooled = states.masked_fill(~real, torch.finfo(states.dtype).min).amax(1)
-        else:
-            pooled = states.masked_fill(~real, 0).sum(1) / real.sum(1)
-        logits: Tensor = self.second(torch.tanh(self.first(pooled))).squeeze(-1)
-        return logits
+            return torch.as_tensor(states.masked_fill(~real, torch.finfo(states.dtype).min).amax(1))
+        return torch.as_tensor(states.masked_fill(~real, 0).sum(1) / real.sum(1))
 
     @torch.no_grad()
     def scores(self, texts: Sequence[str], *, batch_size: int = 256) -> dict[str, float]:
@@ -114,10 +120,13 @@ class Judge(nn.Module):
         self.tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
-        """Take over the weights that `save` wrote, in place."""
+        """Take over the weights and the tokenizer that `save` wrote, in place."""
         from safetensors.torch import load_model
+        from transformers import AutoTokenizer
 
         load_model(self, str(folder / "model.safetensors"))
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._tokens.clear()
 
 
 def copied_encoder(student: Any) -> Any:

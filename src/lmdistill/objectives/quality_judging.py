@@ -56,7 +56,6 @@ class QualityJudging(Objective):
 
     needs: ClassVar[frozenset[str]] = frozenset({"rationale", "negatives"})
     trains: ClassVar[str] = "judge"
-    trains: ClassVar[str] = "judge"
 
     def __post_init__(self) -> None:
         problems = [f"{name}: {getattr(self, name)} is below 1" for name in ("every", "batch_size", "max_tokens")

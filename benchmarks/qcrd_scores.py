@@ -1,0 +1,83 @@
+"""What the judge of a QCRD run thought of good, of teacher's bad and of the student's bad rationales, round by round.
+
+    python benchmarks/qcrd_scores.py runs/qcrd/seed-0/train --svg scores.svg
+
+Prints the quartiles of the scores by round and source, and the chance that the judge puts a good rationale above a bad
+one (AUC); `--svg` draws the last round's distributions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+from lmdistill.store import Rows
+from lmdistill.types import Annotation
+
+GROUPS = ("teacher, majority", "teacher, minority", "student")
+
+
+def scores(path: Path) -> dict[str, list[float]]:
+    """The scores of a round's rationales, by who wrote them."""
+    found: dict[str, list[float]] = {group: [] for group in GROUPS}
+    for row in Rows(path, Annotation):
+        for one in row.rationales:
+            found["teacher, majority"].append(one.scores["quality"])
+        for one in row.negatives:
+            student = one.source.startswith("student@")
+            found["student" if student else "teacher, minority"].append(one.scores["quality"])
+    return found
+
+
+def above(good: list[float], bad: list[float]) -> float:
+    """The share of pairs in which the good one scores higher; equal scores count half.
+
+    >>> above([0.9, 0.5], [0.5, 0.1])
+    0.875
+    """
+    import bisect
+
+    ordered = sorted(bad)
+    wins = sum(bisect.bisect_left(ordered, one) + bisect.bisect_right(ordered, one) for one in good)
+    return wins / (2 * len(good) * len(bad))
+
+
+def draw(found: dict[str, list[float]], path: Path) -> None:
+    """Histograms of the groups over one another."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(6, 3.2))
+    for group, values in found.items():
+        if values:
+            axis.hist(values, bins=40, range=(0, 1), density=True, alpha=0.5, label=f"{group} ({len(values)})")
+    axis.set(xlabel="the judge's score", ylabel="density")
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a run's train folder (it has rounds/)")
+    parser.add_argument("--svg", type=Path)
+    options = parser.parse_args()
+    files = sorted((options.folder / "rounds").glob("round-*.jsonl"))
+    print("| round | written by | rationales | quartiles of the score | AUC against the majority's |\n|" + "---|" * 5)
+    found: dict[str, list[float]] = {}
+    for path in files:
+        found = scores(path)
+        for group, values in found.items():
+            if len(values) > 1:
+                quartiles = " ".join(f"{value:.2f}" for value in statistics.quantiles(values, n=4))
+                told = "" if group == GROUPS[0] else f"{above(found[GROUPS[0]], values):.3f}"
+                print(f"| {path.stem.removeprefix('round-')} | {group} | {len(values)} | {quartiles} | {told} |")
+    if options.svg is not None and found:
+        draw(found, options.svg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""QCRD and MI end to end on a generated task with a teacher that errs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lmdistill import config, registry
+from lmdistill.objectives import Part
+from lmdistill.objectives.contrastive_rationale import ContrastiveRationale
+from lmdistill.objectives.quality_judging import QualityJudging
+from lmdistill.recipes._road import vocabulary_texts
+from lmdistill.store import Rows
+from lmdistill.students import Batch
+from lmdistill.students.seq2seq import Seq2seq
+from lmdistill.train import TrainSettings, train
+from lmdistill.types import Annotation, Example, Rationale, Report
+
+JUDGE = {"steps": 3, "pretrain_steps": 3, "batch_size": 8, "learning_rate": 1e-3}
+CONTRAST: dict[str, Any] = {"lag": 2, "max_tokens": 8, "judge": JUDGE}
+TRAIN = {"steps": 12, "batch_size": 16, "eval_every": 6, "learning_rate": 3e-3, "device": "cpu", "log_every": 1}
+
+
+def run(recipe: str, out: Path, **changes: Any) -> Report:
+    settings: dict[str, Any] = {
+        "task": {"name": "nli", "train": 48, "valid": 8, "test": 8},
+        "teacher": {"name": "scripted", "error_rate": 0.3, "unparsable_rate": 0.1},
+        "train": TRAIN,
+        "decoding": {"max_tokens": 4},
+        **changes,
+    }
+    report: Report = config.build(registry.load("recipes", recipe), settings).run(out)
+    return report
+
+
+def test_qcrd_samples_judges_contrasts_and_keeps_what_it_did(tmp_path: Path) -> None:
+    report = run("qcrd", tmp_path, contrast=CONTRAST)
+    assert report.metrics["accuracy"].n == 8
+    folder = tmp_path / "seed-0" / "train"
+    rounds = [list(Rows(folder / "rounds" / f"round-{i:04d}.jsonl", Annotation)) for i in range(4)]
+    every = [one for item in rounds[3] for one in (*item.rationales, *item.negatives)]
+    assert all(0 < one.scores["quality"] < 1 for one in every), "each rationale has the judge's score of this round"
+    written = [one for item in rounds[3] for one in item.negatives if one.source.startswith("student")]
+    assert {one.source for one in written} == {"student@round-1"} and len({one.sample for one in written}) > 10
+    assert {one.source for item in rounds[1] for one in item.negatives} <= {"scripted", "student@round-0"}
+    minority = [(item, one) for item in rounds[3] for one in item.negatives if one.source == "scripted"]
+    assert minority and all(one.answer != item.vote.answer for item, one in minority)
+    for item in rounds[3]:
+        assert len({one.answer for one in item.rationales}) <= 1 or item.vote.tied
+        if item.rationales and not item.vote.tied:
+            assert item.rationales[0].answer == item.vote.answer
+    versions = [[one.scores["quality"] for one in items[0].rationales] for items in (rounds[0], rounds[3])]
+    assert versions[0] != versions[1], "the judge learns from round to round"
+    student = folder / "student"
+    assert load_file(student / "companion-judge.safetensors") and (student / "model.safetensors").exists()
+    losses = [entry["loss"] for entry in map(json.loads, (folder / "log.jsonl").open()) if "loss" in entry]
+    assert losses[-1] < losses[0]
+    assert run("qcrd", tmp_path, contrast=CONTRAST).metrics == report.metrics, "a finished run is read back"
+
+
+@pytest.mark.parametrize("mode", ["released", "clean"])
+def test_mi_learns_in_both_modes(mode: str, tmp_path: Path) -> None:
+    report = run("mi", tmp_path, mode=mode)
+    entries = map(json.loads, (tmp_path / "seed-0" / "train" / "log.jsonl").open())
+    losses = [entry["loss"] for entry in entries if "loss" in entry]
+    assert report.metrics["accuracy"].n == 8 and losses[-1] < losses[0]
+
+
+@dataclass(frozen=True)
+class Interrupted(ContrastiveRationale):
+    """Stops in the middle of a round, once."""
+
+    def loss(self, student: Any, teacher: Any, batch: Batch, progress: float) -> dict[str, Part]:
+        if progress > 0.5 and not STOPPED:
+            STOPPED.append(progress)
+            raise KeyboardInterrupt
+        return super().loss(student, teacher, batch, progress)
+
+
+STOPPED: list[float] = []
+
+
+def test_a_run_that_was_stopped_in_a_round_ends_bit_identical(tmp_path: Path) -> None:
+    words = ["ab", "cd", "ef", "gh", "ij", "kl"]
+    items = [
+        Annotation(
+            Example(f"e{i}", f"{words[i % 6]} {words[i % 5]}", words[i % 3]),
+            tuple(Rationale(f"{words[(i + j) % 6]} {words[j]}", words[(i + j // 3) % 3], "t", j) for j in range(4)),
+        )
+        for i in range(12)
+    ]
+    settings = TrainSettings(steps=14, batch_size=4, learning_rate=3e-3, save_every=4, eval_every=99, device="cpu")
+    ends = {}
+    for name in ("whole", "stopped"):
+        STOPPED[:] = [1.0] if name == "whole" else []
+        objective = Interrupted(lag=2, max_tokens=4, judge=QualityJudging(steps=2, pretrain_steps=2, batch_size=4))
+        for _ in range(2):
+            student = Seq2seq().open(vocabulary_texts(objective, items), seed=0)
+            try:
+                train(student, objective, items, settings=settings, folder=tmp_path / name, seed=1)
+            except KeyboardInterrupt:
+                assert name == "stopped"
+        ends[name] = load_file(tmp_path / name / "student" / "model.safetensors")
+        ends[name] |= load_file(tmp_path / name / "student" / "companion-judge.safetensors")
+    assert len(STOPPED) == 1 and STOPPED[0] < 1
+    assert all(torch.equal(tensor, ends["stopped"][key]) for key, tensor in ends["whole"].items())
+    files = [sorted((tmp_path / name / "rounds").glob("*.jsonl")) for name in ("whole", "stopped")]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+
+
+def overfit(objective: Any, items: Sequence[Annotation], folder: Path) -> list[str]:
+    student = Seq2seq(dropout=0.0).open(vocabulary_texts(objective, items), seed=0)
+    settings = TrainSettings(steps=100, batch_size=8, learning_rate=5e-3, refresh_every=40, device="cpu")
+    train(student, objective, items, settings=settings, folder=folder, seed=0)
+    from lmdistill.types import Sampling
+
+    return [one[0].text for one in student.generate([objective.prompt(item) for item in items], Sampling(max_tokens=4))]
+
+
+def test_eight_examples_are_overfitted(tmp_path: Path) -> None:
+    words = ["ab", "cd", "ef", "gh"]
+    items = [
+        Annotation(
+            Example(f"e{i}", f"{words[i % 4]} {words[i // 4]}", words[(3 * i) % 4]),
+            (Rationale(f"{words[i % 4]} so", "a", "t", 0), Rationale(f"{words[i // 4]} so", "a", "t", 1)),
+        )
+        for i in range(8)
+    ]
+    objective = ContrastiveRationale(lag=1, max_tokens=4, judge=QualityJudging(steps=2, pretrain_steps=2, batch_size=4))
+    assert overfit(objective, items, tmp_path) == [item.example.label for item in items]

@@ -1,0 +1,345 @@
+"""QCRD's objective: which samples are good, degenerate cases that are DSS, what is picked and what has a gradient."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from lmdistill.errors import ConfigError
+from lmdistill.losses.contrast import Scheme, sequence_mean
+from lmdistill.objectives import Companion, Objective, Round
+from lmdistill.objectives._rationales import Ties, sampled_negatives, split
+from lmdistill.objectives.contrastive_rationale import ContrastiveRationale
+from lmdistill.objectives.quality_judging import QualityJudging
+from lmdistill.objectives.step_by_step import StepByStep
+from lmdistill.students import Batch
+from lmdistill.students.seq2seq import Seq2seq, Seq2seqStudent
+from lmdistill.types import Annotation, Example, Rationale, Sampling
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def item(index: int, positives: int = 3, negatives: int = 2) -> Annotation:
+    rng = random.Random(index)
+
+    def text() -> str:
+        return " ".join(rng.choice(WORDS) for _ in range(rng.randrange(2, 7)))
+
+    good = tuple(Rationale(text(), "yes", "teacher", j) for j in range(positives))
+    bad = tuple(Rationale(text(), "no", "teacher", positives + j) for j in range(negatives))
+    return Annotation(Example(f"e{index}", text(), rng.choice(["yes", "no"])), good, negatives=bad)
+
+
+def student_of(items: Sequence[Annotation], dropout: float = 0.0) -> Seq2seqStudent:
+    texts = ["yes no predict: explain: <Predict> <Explain> question: explanation:", " ".join(WORDS)]
+    return Seq2seq(dropout=dropout).open(texts, seed=1)
+
+
+def batch_of(objective: Objective, items: Sequence[Annotation], student: Seq2seqStudent) -> Batch:
+    return student.collate(items, [objective.views(one, 0, random.Random(0)) for one in items])
+
+
+def step(objective: Objective, items: Sequence[Annotation], dropout: float = 0.0) -> tuple[float, list[torch.Tensor]]:
+    """Loss and gradients as the loop makes them."""
+    student = student_of(items, dropout)
+    student.train()
+    torch.manual_seed(3)
+    batch = batch_of(objective, items, student)
+    counts = objective.counts(batch)
+    parts = objective.loss(student, None, batch, 0.0)
+    total = torch.stack([part.weight * part.total / counts[name] for name, part in parts.items()]).sum()
+    total.backward()
+    return float(total.detach()), [p.grad.clone() for p in student.parameters() if p.grad is not None]
+
+
+PLAIN = ContrastiveRationale(
+    negative_weight=0.0, positives="first", judge=None, prefix_style="released", rationale_reduction="token"
+)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_without_contrast_it_is_step_by_step(dropout: float) -> None:
+    items = [item(i, positives=1, negatives=0) for i in range(6)]
+    ours, gradients = step(PLAIN, items, dropout)
+    theirs, expected = step(StepByStep(), items, dropout)
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    assert len(gradients) == len(expected) > 10
+    for own, other in zip(gradients, expected, strict=True):
+        assert torch.allclose(own, other, atol=1e-6)
+
+
+def test_without_contrast_it_is_step_by_step_per_sequence_too() -> None:
+    items = [item(i, positives=1, negatives=0) for i in range(6)]
+    reduced = replace(PLAIN, rationale_reduction="example", reduction="example")
+    ours, gradients = step(reduced, items)
+    theirs, expected = step(StepByStep(reduction="example"), items)
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    assert all(torch.allclose(own, other, atol=1e-6) for own, other in zip(gradients, expected, strict=True))
+
+
+def test_several_positives_under_weight_zero_and_the_first_are_still_step_by_step() -> None:
+    items = [item(i) for i in range(6)]  # with other positives and with negatives that must have no say
+    ours, gradients = step(PLAIN, items)
+    alone = [replace(one, rationales=one.rationales[:1], negatives=()) for one in items]
+    theirs, expected = step(StepByStep(), alone)
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    assert all(torch.allclose(own, other, atol=1e-6) for own, other in zip(gradients, expected, strict=True))
+
+
+def scalar(objective: ContrastiveRationale, items: Sequence[Annotation], margin: float) -> dict[str, float]:
+    """Equations (6) and (7) in plain loops over one rationale at a time."""
+    student = student_of(items)
+    student.eval()
+    total = {"positive": 0.0, "negative": 0.0}
+    largest = objective.scheme == "maxmin"
+    for one in items:
+        views = objective.views(one, 0, random.Random(0))
+        scored: dict[str, list[tuple[float, float]]] = {"positive": [], "negative": []}
+        for view in views:
+            if view.role == "label":
+                continue
+            found = student(student.collate([one], [[view]]))[view.role]
+            loss = float(sequence_mean(found.nll, found.mask).detach())
+            scored[view.role].append((loss if view.role == "positive" else min(loss - margin, 0.0), view.weight))
+        if scored["positive"]:
+            loss, weight = (max if largest else min)(scored["positive"])
+            total["positive"] += weight * loss
+        if scored["negative"]:
+            loss, weight = (min if largest else max)(scored["negative"], key=lambda pair: pair[0])
+            total["negative"] += weight * -loss
+    return total
+
+
+@pytest.mark.parametrize("scheme", ["minmax", "maxmin"])
+@pytest.mark.parametrize("margin", [2.4, 2.7, 9.0])
+def test_the_pair_that_is_picked_is_that_of_a_scalar_loop(scheme: Scheme, margin: float) -> None:
+    rng = random.Random(5)
+
+    def judged(several: Sequence[Rationale]) -> tuple[Rationale, ...]:
+        return tuple(replace(one, scores={"quality": rng.uniform(0.1, 0.9)}) for one in several)
+
+    items = [item(i, positives=1 + i % 4, negatives=i % 3) for i in range(9)]
+    items = [replace(one, rationales=judged(one.rationales), negatives=judged(one.negatives)) for one in items]
+    objective = ContrastiveRationale(scheme=scheme, margin=margin)
+    student = student_of(items)
+    parts = objective.loss(student.train(), None, batch_of(objective, items, student), 0.0)
+    expected = scalar(objective, items, margin)
+    assert parts["positive"].total.item() == pytest.approx(expected["positive"], rel=1e-5)
+    negative = parts["negative"].total.item() if "negative" in parts else 0.0
+    assert negative == pytest.approx(expected["negative"], rel=1e-4, abs=1e-5)
+    assert parts["positive"].count == 9.0
+    assert parts["positive"].weight == 0.5 and objective.counts(batch_of(objective, items, student))["negative"] == 9.0
+
+
+def test_only_the_chosen_pair_has_a_gradient_and_none_beyond_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [item(i, positives=3, negatives=2) for i in range(4)]
+    seen: list[tuple[bool, int]] = []
+    plain = Seq2seqStudent._decoded
+
+    def counted(self: Any, rows: Any, *rest: Any) -> Any:
+        seen.append((torch.is_grad_enabled(), rows.labels.shape[0]))
+        return plain(self, rows, *rest)
+
+    encoded: list[int] = []
+    encode = Seq2seqStudent._encoded
+
+    def once(self: Any, ids: Any, *rest: Any) -> Any:
+        encoded.append(ids.shape[0])
+        return encode(self, ids, *rest)
+
+    student = student_of(items)
+    monkeypatch.setattr(Seq2seqStudent, "_decoded", counted)
+    monkeypatch.setattr(Seq2seqStudent, "_encoded", once)
+    for margin, chosen in ((50.0, 4 + 4), (1e-6, 4)):
+        seen.clear()
+        encoded.clear()
+        objective = ContrastiveRationale(margin=margin)
+        parts = objective.loss(student, None, batch_of(objective, items, student), 0.0)
+        assert seen == [(False, 4 * 3 + 4 * 2), (True, 4), (True, chosen)], (
+            "look at all, learn from labels and the pair"
+        )
+        assert encoded == [8], "each input is encoded once for its label and once for all its rationales"
+        assert (float(parts["negative"].total.detach()) == 0) == (margin != 50.0)
+
+
+def test_pushing_away_makes_the_negative_less_likely_and_leaves_far_ones_alone() -> None:
+    items = [item(1, positives=1, negatives=1)]
+    objective = ContrastiveRationale(label_weight=0.0, negative_weight=1.0, margin=30.0)
+    student = student_of(items)
+    batch = batch_of(objective, items, student)
+    before = float(student(batch)["negative"].nll.sum().detach())
+    parts = objective.loss(student, None, batch, 0.0)
+    (parts["negative"].weight * parts["negative"].total).backward()
+    with torch.no_grad():
+        for p in student.parameters():
+            if p.grad is not None:
+                p -= 0.05 * p.grad
+    assert float(student(batch)["negative"].nll.sum().detach()) > before
+
+
+def test_every_scheme_weighs_by_its_own_shares() -> None:
+    items = [item(i) for i in range(3)]
+    rng = random.Random(1)
+    items = [
+        replace(one, rationales=tuple(replace(r, scores={"quality": rng.random()}) for r in one.rationales))
+        for one in items
+    ]
+    student = student_of(items)
+    totals = {}
+    for scheme in ("mean", "weighted_mean"):
+        objective = ContrastiveRationale(scheme=scheme, quality_of="picked")  # type: ignore[arg-type]
+        batch = batch_of(objective, items, student)
+        parts = objective.loss(student, None, batch, 0.0)
+        scored = student(batch)["positive"]
+        means = sequence_mean(scored.nll, scored.mask).reshape(3, 3)
+        quality = batch.targets["positive"].weight.reshape(3, 3)
+        share = torch.full((3, 3), 1 / 3) if scheme == "mean" else quality / quality.sum(-1, keepdim=True)
+        assert torch.allclose(parts["positive"].total, (share * quality * means).sum(), rtol=1e-5)
+        totals[scheme] = parts["positive"].total.item()
+    assert totals["mean"] != pytest.approx(totals["weighted_mean"])
+
+
+def said(*answers: str | None, label: str = "yes") -> Annotation:
+    every = [Rationale(f"text {i}", answer, "teacher", i) for i, answer in enumerate(answers)]
+    used, aside = [r for r in every if r.answer is not None], [r for r in every if r.answer is None]
+    return Annotation(Example("e", "x", label), tuple(used), tuple(replace(r, reason="no answer") for r in aside))
+
+
+def sides(annotation: Annotation, ties: Ties = "all", unparsable: bool = True) -> tuple[list[int], list[int]]:
+    parts = split(annotation, positives="majority", ties=ties, unparsable_is_negative=unparsable, labels="gold")
+    return [r.sample for r in parts.positives], [r.sample for r in parts.negatives]
+
+
+def test_the_majority_is_good_the_minority_and_the_unparsable_are_bad() -> None:
+    assert sides(said("no", "yes", "no", None, "no")) == ([0, 2, 4], [1, 3])
+    assert sides(said("no", "yes", "no", None, "no"), unparsable=False) == ([0, 2, 4], [1])
+    assert sides(said(None, None)) == ([], [])
+
+
+def test_ties_follow_the_training_label_or_are_skipped() -> None:
+    assert sides(said("yes", "no")) == ([0, 1], [])
+    assert sides(said("yes", "no", None)) == ([0, 1], [2])
+    assert sides(said("maybe", "no")) == ([], [])
+    assert sides(said("yes", "no"), ties="label") == ([0], [1])
+    assert sides(said("yes", "no"), ties="skip") == ([], [])
+
+
+def test_a_sample_that_was_set_aside_is_never_good_and_equal_texts_count_once() -> None:
+    one = said("yes", "yes", "no")
+    long = Rationale("far too long", "yes", "teacher", 9, reason="too long")
+    twin = replace(one.rationales[1], text="text 0")
+    one = replace(one, rationales=(one.rationales[0], twin, one.rationales[2]), rejected=(long,))
+    assert sides(one) == ([0], [2])
+    wrong_twin = replace(one.rationales[2], text="text 0")
+    assert sides(replace(one, rationales=(one.rationales[0], twin, wrong_twin))) == ([0], [])
+
+
+class Ring:
+    """A sampler that says which weights it was asked for."""
+
+    def __init__(self, student: Seq2seqStudent) -> None:
+        self.student, self.asked = student, []  # type: ignore[var-annotated]
+
+    def __call__(self, lag: int) -> Seq2seqStudent:
+        self.asked.append(lag)
+        return self.student
+
+
+def round_of(student: Seq2seqStudent, index: int, companions: dict[str, Companion] | None = None) -> tuple[Round, Ring]:
+    ring = Ring(student)
+    return Round(index, 7, 0, 0.0, ring, companions or {}, student), ring  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("index", "lag"), [(0, 0), (3, 3), (5, 5), (8, 5)])
+def test_negatives_come_from_the_right_weights_and_say_so(index: int, lag: int) -> None:
+    items = [said("yes", "yes", "no") for _ in range(2)]
+    items = [replace(one, example=replace(one.example, id=f"e{i}", input=WORDS[i])) for i, one in enumerate(items)]
+    student = student_of(items)
+    objective = ContrastiveRationale(judge=None, max_tokens=5)
+    round, ring = round_of(student, index)
+    fresh = objective.refresh(items, round)
+    assert ring.asked == [lag] and objective.lags == 5
+    for one in fresh:
+        assert [r.sample for r in one.rationales] == [0, 1]
+        assert one.negatives[0].source == "teacher" and one.negatives[0].sample == 2
+        assert {r.source for r in one.negatives[1:]} <= {f"student@round-{index - lag}"}
+        assert one.vote.answer == "yes", "the teacher's vote survives a refresh"
+    assert objective.refresh(items, round) == fresh, "the same round again gives the same negatives"
+    again = objective.refresh(fresh, round)
+    for old, new in zip(fresh, again, strict=True):
+        assert old.rationales == new.rationales
+        assert [(r.text, r.source, r.sample) for r in old.negatives] == [
+            (r.text, r.source, r.sample) for r in new.negatives
+        ]
+
+
+def test_negative_sources_are_a_setting() -> None:
+    items = [said("yes", "yes", "no")]
+    student = student_of(items)
+    round, ring = round_of(student, 2)
+    teacher = ContrastiveRationale(judge=None, negatives="teacher")
+    assert [r.source for r in teacher.refresh(items, round)[0].negatives] == ["teacher"] and teacher.lags == 0
+    assert ContrastiveRationale(judge=None, negatives="none").refresh(items, round)[0].negatives == ()
+    waits = ContrastiveRationale(judge=None, negatives="student", early="teacher")
+    assert waits.refresh(items, round)[0].negatives == () and ring.asked == []
+    fixed = ContrastiveRationale(judge=None, negatives="fixed", max_tokens=4)
+    made = fixed.companions(student)
+    with torch.no_grad():
+        for p in student.parameters():
+            p.zero_()
+    assert any(float(p.abs().sum()) > 0 for p in made["initial"].module.parameters()), "it is a copy"
+    round, ring = round_of(student, 40, made)
+    assert [r.source for r in fixed.refresh(items, round)[0].negatives] == ["student@round-0"]
+    assert ring.asked == [] and fixed.lags == 0
+
+
+def test_a_negative_follows_from_seed_round_and_id_whatever_else_is_in_the_batch() -> None:
+    items = [replace(item(i, negatives=0), example=Example(f"e{i}", " ".join(WORDS[: 1 + i]), "yes")) for i in range(7)]
+    student = student_of(items)
+    sampling = Sampling(temperature=1.5, max_tokens=8)
+
+    def drawn(some: Sequence[Annotation], size: int, round: int = 3) -> dict[str, tuple[Rationale, ...]]:
+        prompts = [one.example.input for one in some]
+        made = sampled_negatives(
+            some, prompts, student, sampling, seed=1, round=round, source="student@round-1", batch_size=size
+        )
+        return {one.id: own for one, own in zip(some, made, strict=True)}
+
+    whole, alone = drawn(items, 64), drawn(items[3:4], 64)
+    assert alone["e3"] == whole["e3"] and drawn(items[::-1], 2) == whole
+    assert drawn(items, 64, round=4) != whole
+    first = next(own[0] for own in whole.values() if own)
+    assert first.sample > 0 and first.source == "student@round-1"
+    index = next(i for i, one in enumerate(items) if whole[one.id] and whole[one.id][0] is first)
+    again = student.generate([items[index].example.input], sampling, seeds=[first.sample])
+    assert again[0][0].text == first.text, "text and seed are stored, so a negative can be written again"
+
+
+def test_seeded_samples_have_the_distribution_of_the_softmax() -> None:
+    student = student_of([])
+    prompt, n = "one two", 1500
+    drawn = student.generate([prompt] * n, Sampling(temperature=1.5, max_tokens=1), batch_size=500, seeds=range(n))
+    counts: dict[str, int] = {}
+    for (one,) in drawn:
+        counts[one.text] = counts.get(one.text, 0) + 1
+    ids = torch.tensor([student.tokens("source", prompt)])
+    start = torch.full((1, 1), student.model.config.decoder_start_token_id)
+    logits = student.eval().model(input_ids=ids, decoder_input_ids=start).logits[0, 0] / 1.5
+    for token, probability in enumerate(logits.softmax(-1).tolist()):
+        text = student.tokenizer.decode([token], skip_special_tokens=True).strip()
+        if text:
+            spread = (n * probability * (1 - probability)) ** 0.5
+            assert abs(counts.get(text, 0) - n * probability) < 5 * spread + 1
+
+
+def test_settings_that_cannot_be_are_told_all_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        ContrastiveRationale(margin=-1.0, lag=0, temperature=0.0, judge=StepByStep())
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["margin", "lag", "temperature", "judge"]
+    with pytest.raises(ConfigError, match="500"):
+        QualityJudging(pretrain_steps=501)
