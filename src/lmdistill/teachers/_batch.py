@@ -79,7 +79,7 @@ class BatchClient(Client):
     async def _take(self, source: _Source) -> None:
         """Everything that is there to be asked; what an open batch already works on is only waited for."""
         known = {custom: number for number, members in self._batches().items() for custom in members}
-        async for request in source.available():
+        async for request in source.available(0.01 if self._open else 0.2):
             custom = f"{request.key}-{request.samples[0]}-{len(request.samples)}"
             if custom in known:
                 self._sent[custom] = request
@@ -258,11 +258,12 @@ class _Source:
         self._next: asyncio.Task[Any] | None = None
         self.ended = False
 
-    async def available(self) -> AsyncIterator[Request]:
+    async def available(self, patience: float) -> AsyncIterator[Request]:
+        """What comes before a pause of so many seconds."""
         while not self.ended:
             if self._next is None:
                 self._next = asyncio.ensure_future(anext(self._requests, None))  # type: ignore[arg-type]
-            done, _ = await asyncio.wait({self._next}, timeout=0.2)
+            done, _ = await asyncio.wait({self._next}, timeout=patience)
             if not done:
                 return
             request, self._next = self._next.result(), None

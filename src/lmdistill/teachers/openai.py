@@ -1,4 +1,4 @@
-"""Any endpoint that speaks the OpenAI dialect: hosted APIs, vLLM, Ollama, llama.cpp, and `lmdistill serve`."""
+"""Any endpoint that speaks the OpenAI dialect: hosted APIs, vLLM, Ollama, llama.cpp, servers of your own."""
 
 from __future__ import annotations
 
