@@ -196,7 +196,8 @@ def settings_of(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         out: dict[str, Any] = {}
         module = type(value).__module__.split(".")
-        if len(module) == 3 and module[0] == "lmdistill" and module[1] in registry.KINDS:
+        registered = len(module) == 3 and module[0] == "lmdistill" and module[1] in registry.KINDS
+        if registered and not module[2].startswith("_"):
             out["name"] = module[2]
         for field in dataclasses.fields(value):
             if field.init:

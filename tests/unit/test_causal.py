@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from lmdistill.config import rebuild, settings_of
 from lmdistill.errors import ConfigError, DataError, StoreError
 from lmdistill.students._lora import Lora
 from lmdistill.students.causal import Causal, CausalStudent
@@ -179,3 +180,13 @@ def test_a_model_that_caps_its_logits_is_refused() -> None:
     model = Gemma2ForCausalLM(Gemma2Config(**sizes, **ids, num_key_value_heads=2, final_logit_softcapping=0.01))
     with pytest.raises(ConfigError, match="changes its logits after the vocabulary head"):
         CausalStudent(model, own, Causal())
+
+
+@pytest.mark.parametrize("kind", ["causal", "seq2seq"])
+def test_adapters_and_chat_stand_in_a_run_file(kind: str) -> None:
+    given: dict[str, Any] = {"name": kind, "lora": {"rank": 4, "targets": ["q_proj", "v_proj"]}}
+    if kind == "causal":
+        given |= {"chat": False, "chat_options": {"enable_thinking": False}}
+    one = rebuild("students", given)
+    assert one.lora == Lora(rank=4, targets=("q_proj", "v_proj"))
+    assert rebuild("students", settings_of(one)) == one
