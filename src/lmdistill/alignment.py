@@ -92,10 +92,19 @@ def from_logprobs(
     Raises:
         DataError: there are no log-probabilities; a positive or not-a-number one.
     """
-    import numpy as np
-
     if not tokens:
         raise DataError("the completion has no log-probabilities of its tokens; ask the endpoint for them (logprobs)")
+    return _over_labels(tokens, labels, tokenizer, top)
+
+
+def hard(labels: Sequence[int], tokenizer: Any, *, top: int = 5) -> TokenDistributions:
+    """A text of which no log-probabilities are known, as distributions that are sure of its own tokens."""
+    return _over_labels((), labels, tokenizer, top)
+
+
+def _over_labels(tokens: Sequence[TokenLogprob], labels: Sequence[int], tokenizer: Any, top: int) -> TokenDistributions:
+    import numpy as np
+
     vocabulary = tokenizer.get_vocab()
     pieces = tokenizer.convert_ids_to_tokens(list(labels))
     end = tokenizer.eos_token_id

@@ -178,7 +178,7 @@ class _LinearDivergence(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, teacher_hidden, teacher_weight, slopes = ctx.saved_tensors
         scale = gradients[0][:, None].to(hidden.dtype)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        grad_hidden, grad_weight = torch.empty_like(hidden), None
         scratch = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         for rows in [slice(0, hidden.shape[0])] if ctx.kept else _chunks(hidden.shape[0], weight.shape[0]):
             table = slopes
@@ -186,8 +186,13 @@ class _LinearDivergence(torch.autograd.Function):
                 table = hidden[rows] @ weight.T
                 _settle(table, teacher_hidden[rows] @ teacher_weight.T, ctx.measure, scratch[rows], write=True)
             torch.mm(table, weight, out=grad_hidden[rows])
-            grad_weight.addmm_(table.T, hidden[rows] * scale[rows])
+            grad_weight = _added(grad_weight, table, hidden[rows] * scale[rows])
         return grad_hidden.mul_(scale), grad_weight, None, None, None
+
+
+def _added(weight: Tensor | None, table: Tensor, hidden: Tensor) -> Tensor:
+    """The gradient [V, D] of a weight, with a chunk's share table.T @ hidden added to it."""
+    return table.T @ hidden if weight is None else weight.addmm_(table.T, hidden)
 
 
 def _chunks(n: int, width: int) -> list[slice]:
@@ -272,7 +277,7 @@ class _BucketLogprobs(torch.autograd.Function):
         tail = torch.where(alive, gradients[0][:, -1:] / probabilities[:, -1:], torch.zeros_like(whole)) - whole
         named = (gradients[0][:, :-1] - probabilities[:, :-1] * whole).to(hidden.dtype)
         tail = tail.to(hidden.dtype)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        grad_hidden, grad_weight = torch.empty_like(hidden), None
         for rows in [slice(0, hidden.shape[0])] if ctx.kept else _chunks(hidden.shape[0], weight.shape[0]):
             table = rest
             if not ctx.kept:
@@ -282,7 +287,7 @@ class _BucketLogprobs(torch.autograd.Function):
             picked = weight[ids[rows]]  # [n, K, D]
             torch.mm(table, weight, out=grad_hidden[rows])
             grad_hidden[rows].mul_(tail[rows]).add_(torch.bmm(named[rows, None], picked).squeeze(1))
-            grad_weight.addmm_(table.T, hidden[rows] * tail[rows])
+            grad_weight = _added(grad_weight, table, hidden[rows] * tail[rows])
             spread = (named[rows, :, None] * hidden[rows, None]).flatten(0, 1)  # [n K, D]
             grad_weight.index_add_(0, ids[rows].flatten(), spread)
         return grad_hidden, grad_weight, None

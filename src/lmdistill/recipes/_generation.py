@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +17,14 @@ from lmdistill.objectives import Objective
 from lmdistill.objectives.label_only import LabelOnly
 from lmdistill.recipes._road import Road, vocabulary_texts
 from lmdistill.registry import name_of
+from lmdistill.shared import shared_stage
 from lmdistill.store import Rows, seed_for, stage, write_rows
 from lmdistill.teachers.transformers import Transformers, fingerprint
 from lmdistill.train import Trained, TrainSettings, train
 from lmdistill.types import Annotation, Example, Rationale, Sampling
+
+OUTSIDE = ("batch_size", "unlabelled")
+"""Settings of pseudo-targets that do not change what is written for an input."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +81,24 @@ class Generation(Road):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "teacher" in self.learns.needs and not isinstance(self.teacher, Transformers):
+        if "teacher" in self.learns.needs and not isinstance(self.teacher, Transformers) and not self.told_top:
             told = "several" if isinstance(self.teacher, tuple) else repr(name_of(self.teacher))
             raise ConfigError(
                 f"teacher: objective {name_of(self.learns)!r} needs a local model's logits, teacher {told} was given. "
-                "Use teacher 'transformers' (`lmdistill run finetune` makes one), or learns 'pseudo_target'"
+                "Use teacher 'transformers' (`lmdistill run finetune` makes one), learns 'pseudo_target', or, with "
+                "learns 'logit_kd', an endpoint that is asked for log-probabilities (teacher.logprobs: 5)"
             )
 
     def objective(self) -> Objective:
         return self.learns
+
+    @property
+    def told_top(self) -> int | None:
+        """How many log-probabilities a token an endpoint is asked for, where the objective can learn from so few."""
+        learns: Any = self.learns
+        if getattr(learns, "writes", True) or getattr(learns, "noisy", True):
+            return None
+        return getattr(self.teacher, "logprobs", None)
 
     # --- the teacher's texts ---
 
@@ -100,9 +114,20 @@ class Generation(Road):
         return self.curated(self.annotated([*examples, *others], out / "annotations"), out)
 
     def _written(self, examples: Sequence[Example], folder: Path) -> Sequence[Annotation]:
-        """The local teacher's texts, written once."""
-        settings = {"pseudo": settings_of(self.pseudo), "teacher": self.identity, "objective": settings_of(self.learns)}
-        with stage(folder, "pseudo_targets", settings=settings, inputs={"examples": digest(examples)}) as opened:
+        """The local teacher's texts, written once (for all runs that share them)."""
+        pseudo = {
+            key: value for key, value in settings_of(self.pseudo).items() if key not in ("batch_size", "unlabelled")
+        }
+        settings = {
+            "pseudo": pseudo,
+            "teacher": self.identity,
+            "prefix": self.learns.prompt(Annotation(Example("", ""))),
+        }
+        inputs = {"examples": digest(examples)}
+        place: contextlib.AbstractContextManager[Path] = contextlib.nullcontext(folder)
+        if self.shared is not None:
+            place = shared_stage(self.shared, folder, digest([settings, inputs]))
+        with place as held, stage(held, "pseudo_targets", settings=settings, inputs=inputs) as opened:
             if not opened.done:
                 write_rows(opened.path(), self._write(examples))
                 opened.manifest.counts["examples"] = len(examples)
@@ -155,6 +180,14 @@ class Generation(Road):
         kind: Any = Seq2seq if both else Causal
         return Frozen(kind(model=path, revision=revision, max_source=own.max_source, max_target=own.max_target).open())
 
+    def teacher_of(self, student: Any, items: Sequence[Any], out: Path) -> Any:
+        """What training asks: the teacher's model, its recorded top tokens, or an endpoint's log-probabilities."""
+        if not isinstance(self.teacher, Transformers):
+            from lmdistill.recipes._endpoint_logits import endpoint_logits
+
+            return endpoint_logits(self, self.learns, student, items, out, self.told_top or 5)
+        return self.white_box() if self.stored_top is None else self.logits(student, items, out)
+
     def logits(self, student: Any, items: Sequence[Any], out: Path) -> LogitStore:
         """The teacher's top tokens at every target that training will show, recorded once."""
         import random
@@ -196,7 +229,7 @@ class Generation(Road):
         student = self.opened_student(items, seed)
         teacher = None
         if "teacher" in objective.needs:
-            teacher = self.white_box() if self.stored_top is None else self.logits(student, items, out)
+            teacher = self.teacher_of(student, items, out)
         validate = self.validation(objective, out)
         settled: dict[str, Any] = {"validate": validate, "seed": seed, "card": self.card()}
         first = train(student, objective, items, settings=self.train, folder=folder, teacher=teacher, **settled)
