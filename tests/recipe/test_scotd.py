@@ -17,7 +17,7 @@ from lmdistill.curation.length import Length
 from lmdistill.curation.random_k import RandomK
 from lmdistill.errors import ConfigError
 from lmdistill.objectives.rationale_then_label import RationaleThenLabel
-from lmdistill.predict import Decoding, predict
+from lmdistill.predict import Decoding, open_student, predict
 from lmdistill.recipes.scotd import Scotd
 from lmdistill.store import Rows, read_manifest
 from lmdistill.students.causal import Causal
@@ -197,3 +197,13 @@ def test_a_student_is_asked_other_tasks_too(tmp_path: Path) -> None:
     assert numbers == {"accuracy": 10, "nli.accuracy": 5, "sums.accuracy": 7, "sums-2.accuracy": 7}
     told = list(Rows(tmp_path / "seed-0" / "also-sums" / "rows.jsonl", Prediction))
     assert {each.example.id.split("-")[0] for each in told} == {"sums"} and len(told) == 7
+
+
+def test_a_student_with_adapters_is_trained_saved_and_opened_alone(tmp_path: Path) -> None:
+    adapted = {"name": "causal", "dropout": 0.0, "lora": {"rank": 2}}
+    recipe(student=adapted, train=SHARED["train"] | {"steps": 3, "eval_every": 3}).run(tmp_path)
+    told = list(Rows(tmp_path / "seed-0" / "test" / "rows.jsonl", Prediction))
+    opened = open_student(tmp_path / "seed-0" / "train" / "student")
+    asked = [Annotation(one.example) for one in told]
+    again = predict(opened.student, opened.objective, Sums(), asked, decoding=Decoding(max_tokens=30))
+    assert [one.text for one in again] == [one.text for one in told]
