@@ -147,7 +147,7 @@ def export_corpus(
     counts["inputs"] = len(annotations)
     counts["inputs with a rationale"] = len(inputs)
     found = {name: count for name, count in counts.items() if count}
-    write_text(folder / "README.md", card(task, origin or Origin(), found, cue, licence))
+    write_text(folder / "README.md", card(task, origin or Origin(), found, cue, licence, annotations[0].example))
     return Corpus(folder, found)
 
 

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmdistill import config
+from lmdistill.prompting import Prompter, Prompting
 from lmdistill.tasks import Task
+from lmdistill.types import Example
 
 COLUMNS = {
     "id": "the input's id in its data set",
@@ -47,8 +50,10 @@ class Origin:
     set_aside: Mapping[str, int] = field(default_factory=dict)
 
 
-def card(task: Task, origin: Origin, counts: Mapping[str, int], cue: str, licence: str) -> str:
-    """The data card, in Markdown with the metadata that hubs read."""
+def card(
+    task: Task, origin: Origin, counts: Mapping[str, int], cue: str, licence: str, example: Example | None = None
+) -> str:
+    """The data card, in Markdown with the metadata that hubs read; `example` is shown as the teacher was asked it."""
     name = str(origin.task.get("name", type(task).__name__.lower()))
     teachers = [str(one.get("model") or one.get("name")) for one in origin.teachers] or ["unknown"]
     kept = counts["kept"]
@@ -75,6 +80,7 @@ def card(task: Task, origin: Origin, counts: Mapping[str, int], cue: str, licenc
         f"**Target**: rationale, then `{cue}`, then the answer.",
         "",
         *_asked(origin),
+        *_prompt(task, origin, example),
         *_filtered(origin, counts),
         "## Columns of `corpus.parquet`",
         "",
@@ -96,6 +102,17 @@ def _asked(origin: Origin) -> list[str]:
     ]
     block = [f"- {name}: `{json.dumps(value, ensure_ascii=False)}`" for name, value in parts]
     return ["## How it was asked", "", *block, ""]
+
+
+def _prompt(task: Task, origin: Origin, example: Example | None) -> list[str]:
+    if example is None or not origin.prompting:
+        return []
+    prompting = config.build(Prompting, origin.prompting)
+    if prompting.exemplar_file is not None and not prompting.exemplar_file.exists():
+        return []
+    asked = Prompter(prompting, task).ask(example)
+    turns = [f"[{message.role}]\n{message.content}" for message in asked.messages]
+    return ["A prompt as it was sent:", "", *["    " + line for line in "\n".join(turns).splitlines()], ""]
 
 
 def _filtered(origin: Origin, counts: Mapping[str, int]) -> list[str]:

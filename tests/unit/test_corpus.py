@@ -64,6 +64,7 @@ def test_the_card_tells_how_it_came_to_be(run: Path, tmp_path: Path) -> None:
     assert "license: cc0-1.0" in head and "data_files: corpus.parquet" in head
     assert f"{made.counts['kept']:,} rationales" in text
     assert '"temperature": 1.0' in text and '"name": "scripted"' in text
+    assert rows[0].example.input in text.split("A prompt as it was sent:")[1]
     (funnel,) = [line for line in text.splitlines() if line.startswith("| `correct`")]
     wrong = 120 - sum(len(one.rationales) for one in curate(_all(run), TASK, Correct()))
     assert f"| 120 | wrong answer: {wrong} | {120 - wrong} |" in funnel
