@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lmdistill.config import component
 from lmdistill.curate import curate
 from lmdistill.curation.correct import Correct
 from lmdistill.objectives._labels import Selection
 from lmdistill.objectives.rationale_then_label import RationaleThenLabel
 from lmdistill.predict import Decoding
 from lmdistill.prompting import Prompting
+from lmdistill.recipes._explained import Kept, explained, verified
 from lmdistill.recipes._road import Road
+from lmdistill.teachers import TeacherSettings
 from lmdistill.train import TrainSettings
 from lmdistill.types import Annotation, Sampling
 
@@ -27,9 +30,11 @@ RELEASED = (
 class Rd(Road):
     """Train a student to write the teacher's rationale and then the answer.
 
-    The teacher is shown the gold answer and explains it `sampling.n` times (l in the paper); rationales whose own
-    answer is another are dropped. `template` is how the question stands in the student's input ('' : as it is);
-    `decoding.samples` 5 is the voting of the authors' code.
+    The teacher is shown the gold answer and explains it `sampling.n` times (l in the paper). Rationales that lead to
+    another answer are dropped, and of those that name none, `kept` 'mentioned' keeps the ones that mention the gold
+    answer; with a `verifier` (any kind of teacher) only rationales from which it reaches the gold answer stay.
+    `template` is how the question stands in the student's input ('': as it is); `decoding.samples` 5 is the voting of
+    the authors' code.
 
     Paper:    "reasoning distillation", KARD, arXiv 2305.18395, equation 1 and table 1
     Differs:  from the authors' code: greedy decoding, not the vote of 5 samples; the answer in words, not its letter;
@@ -43,6 +48,8 @@ class Rd(Road):
     )
     decoding: Decoding = field(default_factory=lambda: Decoding(max_tokens=256))
     rationales: Selection = "all"
+    kept: Kept = "mentioned"
+    verifier: TeacherSettings | None = component("teachers", None)
     cue: str = "Answer:"
     template: str = ""
 
@@ -52,4 +59,7 @@ class Rd(Road):
     def curated(self, annotations: Sequence[Annotation], out: Path) -> Sequence[Annotation]:
         sorts = any(isinstance(step, Correct) for step in self.curation)
         steps = self.curation if sorts else (Correct(), *self.curation)
-        return curate(annotations, self.task, *steps, folder=out / "curated")
+        found = explained(annotations, self.task, self.kept)
+        if self.verifier is not None:
+            found = verified(found, self.task, self.verifier, out)
+        return curate(found, self.task, *steps, folder=out / "curated")

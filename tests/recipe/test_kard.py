@@ -1,0 +1,182 @@
+"""KARD and its baselines, end to end on a generated task with a knowledge base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmdistill import config, registry
+from lmdistill.errors import ConfigError
+from lmdistill.store import Rows
+from lmdistill.types import Annotation, Candidates, Prediction, Report
+
+TINY: dict[str, Any] = {"steps": 4, "batch_size": 8, "eval_every": 4, "learning_rate": 3e-3, "device": "cpu"}
+RERANKER = {"name": "late_interaction", "preset": "tiny", "max_length": 32}
+GROUNDING: dict[str, Any] = {
+    "passages": 2,
+    "candidates": 5,
+    "reranker": RERANKER,
+    "reranking": {"from_rationale": 3, "from_question": 3, "train": TINY},
+}
+SHARED: dict[str, Any] = {
+    "task": {"name": "facts", "facts": 200, "train": 24, "valid": 4, "test": 8},
+    "teacher": {"name": "scripted"},
+}
+TRAINED: dict[str, Any] = {
+    **SHARED,
+    "train": TINY,
+    "decoding": {"max_tokens": 24},
+    "student": {"name": "seq2seq", "preset": "tiny"},
+}
+
+
+def run(recipe: str, out: Path, **settings: Any) -> Report:
+    report: Report = config.build(registry.load("recipes", recipe), settings).run(out)
+    return report
+
+
+def predictions(out: Path) -> list[Prediction]:
+    return list(Rows(out / "seed-0" / "test" / "rows.jsonl", Prediction))
+
+
+@pytest.fixture(scope="module")
+def kard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("kard")
+    run("kard", out, **TRAINED, sampling={"n": 2}, grounding=GROUNDING)
+    return out
+
+
+def test_kard_trains_reads_and_reports(kard: Path) -> None:
+    grounded = list(Rows(kard / "grounded" / "rows.jsonl", Annotation))
+    assert all(len(one.hits) == 2 for item in grounded for one in item.rationales)
+    pairs = list(Rows(kard / "candidates" / "rows.jsonl", Candidates))
+    assert len(pairs) == sum(len(item.rationales) for item in grounded)
+    assert all(len(pair.passages) <= 6 for pair in pairs)
+    assert (kard / "reranker" / "student" / "model.safetensors").exists()
+    report = json.loads((kard / "report.json").read_text())
+    assert {"accuracy", "hits@1", "hits@10"} <= report["metrics"].keys()
+    assert sum(report["facts"]["faults"]["0"].values()) == 8
+    assert all(len(one.hits) == 2 for one in predictions(kard))
+
+
+def test_questions_are_read_with_what_the_reranker_chose(kard: Path) -> None:
+    from lmdistill.ground import ground, open_reranker
+
+    recipe = config.build(registry.load("recipes", "kard"), {**TRAINED, "grounding": GROUNDING})
+    retriever = recipe.grounding.opened(recipe.task, kard)
+    questions = [Annotation(example) for example in recipe.task.examples("test")]
+    reranker = open_reranker(kard / "reranker" / "student")
+    expected = ground(questions, retriever, k=2, by="question", reranker=reranker, candidates=5)
+    for one, own in zip(predictions(kard), expected, strict=True):
+        assert [hit.passage.id for hit in one.hits] == [hit.passage.id for hit in own.hits]
+
+
+def test_a_finished_run_is_read_back(kard: Path) -> None:
+    before = (kard / "report.json").stat().st_mtime_ns, json.loads((kard / "report.json").read_text())["metrics"]
+    report = run("kard", kard, **TRAINED, sampling={"n": 2}, grounding=GROUNDING)
+    assert before[1]["accuracy"]["value"] == report.metrics["accuracy"].value
+
+
+def test_an_oracle_reads_what_the_test_rationales_find(tmp_path: Path) -> None:
+    report = run("oracle", tmp_path, **TRAINED, grounding={"passages": 2, "oracle": "rationale"})
+    assert report.metrics["hits@3"].value == 1.0, "the rationale names both facts"
+    gold = run("oracle", tmp_path / "gold", **TRAINED, grounding={"passages": 2, "oracle": "gold"})
+    assert gold.metrics["hits@1"].value == 1.0
+
+
+def test_rag_trains_its_encoder_and_searches_with_it(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    encoder = {"name": "dual_encoder", "preset": "tiny", "max_length": 32}
+    encoding = {"from_rationale": 3, "from_question": 3, "train": TINY}
+    run("rag", tmp_path, **TRAINED, grounding={"passages": 1}, encoder=encoder, encoding=encoding)
+    assert list((tmp_path / "knowledge").glob("dense-*/vectors.npy"))
+    assert all(len(one.hits) == 1 for one in predictions(tmp_path))
+
+
+def test_rd_reads_nothing_and_any_recipe_can_be_given_passages(tmp_path: Path) -> None:
+    run("rd", tmp_path / "rd", **TRAINED, sampling={"n": 1})
+    assert all(not one.hits for one in predictions(tmp_path / "rd"))
+    grounding = {"passages": 1, "silver": "question"}
+    run("finetune", tmp_path / "ka", **{**TRAINED, "teacher": None}, grounding=grounding)
+    assert all(len(one.hits) == 1 for one in predictions(tmp_path / "ka"))
+    run("dss", tmp_path / "dss", **TRAINED, sampling={"n": 1}, grounding={"passages": 1})
+    assert all(len(one.hits) == 1 for one in predictions(tmp_path / "dss"))
+
+
+def test_a_base_made_by_index_serves_a_recipe(tmp_path: Path) -> None:
+    from lmdistill.indexing import build
+    from lmdistill.sources import Document
+
+    task = config.rebuild("tasks", SHARED["task"])
+    documents = (Document(passage.id, passage.text) for passage in task.passages())
+    build(documents, tmp_path / "base", inputs={}, resemblance_limit=2.0)
+    grounding = {"passages": 1, "knowledge": str(tmp_path / "base"), "reranker": None}
+    run("kard", tmp_path / "run", **TRAINED, sampling={"n": 1}, grounding=grounding)
+    assert list((tmp_path / "base").glob("bm25-*"))
+    assert all(len(one.hits) == 1 for one in predictions(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("pretraining", ["span_corruption", "causal_lm"])
+def test_dapt_reads_the_corpus_first(tmp_path: Path, pretraining: str) -> None:
+    student = {"name": "causal" if pretraining == "causal_lm" else "seq2seq", "preset": "tiny"}
+    settings = {**TRAINED, "student": student}
+    run("dapt", tmp_path, **settings, sampling={"n": 1}, pretraining=pretraining, pretrain=TINY)
+    manifest = json.loads((tmp_path / "seed-0" / "train" / "corpus" / "manifest.json").read_text())
+    assert manifest["counts"]["items"] == 200
+    assert len(predictions(tmp_path)) == 8
+
+
+@pytest.mark.parametrize("recipe", ["few_shot", "few_shot_cot"])
+def test_prompting_asks_with_and_without_passages(tmp_path: Path, recipe: str) -> None:
+    plain = run(recipe, tmp_path / "plain", **SHARED)
+    assert plain.metrics["accuracy"].n == 8
+    shown = run(recipe, tmp_path / "ka", **SHARED, grounding={"passages": 2}, limit=5)
+    assert shown.metrics["accuracy"].n == 5
+    rows = list(Rows(tmp_path / "ka" / "test" / "rows.jsonl", Prediction))
+    assert all(len(one.hits) == 2 and "Knowledge" not in one.example.input for one in rows)
+    asked = list(Rows(tmp_path / "ka" / "annotations" / "rows.jsonl", Annotation))
+    assert all("\nKnowledge: " in one.example.input for one in asked)
+
+
+def test_explanations_that_mention_the_answer_are_kept_and_a_verifier_may_judge(tmp_path: Path) -> None:
+    from lmdistill.recipes._explained import explained, verified
+    from lmdistill.types import Example, Rationale
+
+    task = config.rebuild("tasks", SHARED["task"])
+    (example, *_) = task.examples("train")
+    bare = Example("x", "what ?", "dalup")
+    aside = (
+        Rationale("every bird eats dalup .", sample=1, reason="no answer"),
+        Rationale("birds eat dalupes .", sample=2, reason="no answer"),
+        Rationale("it eats gono .", "gono", sample=3, reason="wrong"),
+        Rationale("", sample=4, reason="empty"),
+    )
+    item = Annotation(bare, (Rationale("known .", "dalup", sample=0),), aside)
+    (some,) = explained([item], task, "mentioned")
+    assert [(one.sample, one.answer, one.reason) for one in some.rationales] == [(0, "dalup", None), (1, "dalup", None)]
+    assert [one.reason for one in some.rejected] == ["does not mention the answer", "wrong", "empty"]
+    (every,) = explained([item], task, "all")
+    assert [one.sample for one in every.rationales] == [0, 1, 2]
+    assert explained([Annotation(Example("y", "?"), (), aside)], task, "all")[0].rejected == aside
+    good, bad = Rationale("so it is .", example.label), Rationale("or not .", example.label)
+    recorded = tmp_path / "verifier.jsonl"
+    rows = [{"id": f"{example.id}#0", "llm_raw": example.label}, {"id": f"{example.id}#1", "llm_raw": "nothing"}]
+    recorded.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verifier = config.rebuild("teachers", {"name": "replay", "path": str(recorded)})
+    (judged,) = verified([Annotation(example, (good, bad))], task, verifier, tmp_path)
+    assert judged.rationales == (good,)
+    assert [one.reason for one in judged.rejected] == ["the verifier reached another answer"]
+
+
+def test_settings_without_sense_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="KARD reads at least 1"):
+        run("kard", tmp_path, **TRAINED, grounding={"passages": 0})
+    with pytest.raises(ConfigError, match="'rationale' or 'gold' was expected"):
+        run("oracle", tmp_path, **TRAINED, grounding={"passages": 1})
+    with pytest.raises(ConfigError, match="an objective for plain text was expected"):
+        run("dapt", tmp_path, **TRAINED, pretraining="label_only")
+    with pytest.raises(ConfigError, match="trains nothing, so it can have no reranker"):
+        run("few_shot", tmp_path, **SHARED, grounding=GROUNDING)
