@@ -241,6 +241,12 @@ def test_secrets_cannot_be_written_into_settings(
     assert "sk-test-123456" not in str(caught.value)
 
 
+def test_a_word_for_a_local_server_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    teacher = OpenAI(model="none-such", base_url="http://localhost/v1", body={"user": "none"}).open()
+    assert teacher.secrets == () and teacher.clean("none of them") == "none of them"
+
+
 def test_the_hosted_endpoint_needs_a_key_and_a_local_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="the variable OPENAI_API_KEY is not set"):
         OpenAI(model="gpt-4o").open()

@@ -11,6 +11,7 @@ To add one: a file `teachers/NAME.py` with a frozen dataclass `Name(TeacherSetti
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Mapping, Sequence
@@ -198,21 +199,29 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    result: list[T] = []
-    errors: list[BaseException] = []
+    done: concurrent.futures.Future[T] = concurrent.futures.Future()
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
+
+    async def main() -> T:
+        task = asyncio.ensure_future(work)
+        running.append((asyncio.get_running_loop(), task))
+        return await task
 
     def target() -> None:
         try:
-            result.append(asyncio.run(work))
+            done.set_result(asyncio.run(main()))
         except BaseException as error:
-            errors.append(error)
+            done.set_exception(error)
 
     thread = threading.Thread(target=target, name="lmdistill")
     thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return result[0]
+    try:
+        return done.result()
+    except KeyboardInterrupt:
+        for loop, task in running:
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
 
 
 async def _each(requests: Any) -> AsyncIterator[Request]:

@@ -22,6 +22,8 @@ from lmdistill.teachers._client import Broken, Client, HttpAnswer
 
 HOSTED = "https://api.openai.com/v1"
 LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+SHORTEST_SECRET = 8
+"""What is shorter is no secret but a word for local servers ('none', 'EMPTY'), and may stand in any answer."""
 SECRET_NAME = re.compile(r"authorization|api[-_]?key|token|secret|cookie|password", re.IGNORECASE)
 
 
@@ -67,7 +69,7 @@ class OpenAI(TeacherSettings):
             problems.append("base_url: must hold no user, password or query; secrets go into secret_headers")
         own = [os.environ.get(name, "") for name in (self.api_key_env, *self.secret_headers.values())]
         written = repr((self.base_url, self.headers, self.body))
-        if any(secret and secret in written for secret in own):
+        if any(len(secret) >= SHORTEST_SECRET and secret in written for secret in own):
             problems.append(f"the key itself stands in the settings; leave it in the variable {self.api_key_env}")
         if problems:
             raise ConfigError(problems)
@@ -111,7 +113,7 @@ class OpenAI(TeacherSettings):
                 raise ConfigError(f"secret_headers.{name}: the variable {variable} is not set")
             headers[name] = os.environ[variable]
             secrets.append(os.environ[variable])
-        return headers, tuple(secret for secret in secrets if secret)
+        return headers, tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
 
 
 class HttpTransport:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from lmdistill.distributions import TokenDistributions
+from lmdistill.distributions import TokenDistributions, vocabulary_hash
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.pricing import FREE, Ledger
 from lmdistill.response_cache import ResponseCache
@@ -245,13 +245,7 @@ class LocalModel(LocalTeacher, WhiteBox):
         if len(sources) != len(targets):
             raise ConfigError(f"as many targets as sources were expected, got {len(targets)} and {len(sources)}")
         scoring = Scoring(self.module, self.tokenizer, self.device, self.batch_size)
-        return scoring.distributions(sources, targets, self.settings.top, self.tokenizer_hash)
-
-    @functools.cached_property
-    def tokenizer_hash(self) -> str:
-        """What names the vocabulary: a digest of its tokens and their numbers."""
-        vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
-        return hashlib.sha256(repr(vocabulary).encode(errors="surrogatepass")).hexdigest()[:16]
+        return scoring.distributions(sources, targets, self.settings.top, vocabulary_hash(self.tokenizer))
 
 
 class _Recorder:
