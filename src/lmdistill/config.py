@@ -153,7 +153,12 @@ def _value(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
             problems.append(f"{where}: {value!r} is not one of {', '.join(known)}{did_you_mean(str(value), known)}")
         return value
     if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, typing.cast(type, hint)) else _build(hint, value, where, problems)
+        if isinstance(value, typing.cast(type, hint)):
+            return value
+        name = _component_name(hint)
+        if name and isinstance(value, Mapping) and value.get("name") == name:  # one component only may stand here
+            value = {key: item for key, item in value.items() if key != "name"}
+        return _build(hint, value, where, problems)
     if origin is tuple and isinstance(value, list | tuple):
         many = len(arguments) == 2 and arguments[1] is Ellipsis
         kinds = [arguments[0]] * len(value) if many else list(arguments)
@@ -191,14 +196,19 @@ def _name(hint: Any) -> str:
 # --- writing back ----------------------------------------------------------------------------------------------------
 
 
+def _component_name(cls: Any) -> str | None:
+    """The name under which a class is registered; None for other settings, also those that stand in a kind's file."""
+    parts = str(getattr(cls, "__module__", "")).split(".")
+    if len(parts) != 3 or parts[0] != "lmdistill" or parts[1] not in registry.KINDS:
+        return None
+    return parts[2] if cls.__name__.lower() == parts[2].replace("_", "") else None
+
+
 def settings_of(value: Any) -> Any:
     """A settings object as it would stand in a run file: components carry their `name`, nothing is left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        out: dict[str, Any] = {}
-        module = type(value).__module__.split(".")
-        registered = len(module) == 3 and module[0] == "lmdistill" and module[1] in registry.KINDS
-        if registered and not module[2].startswith("_"):
-            out["name"] = module[2]
+        name = _component_name(type(value))
+        out: dict[str, Any] = {"name": name} if name else {}
         for field in dataclasses.fields(value):
             if field.init:
                 out[field.name] = settings_of(getattr(value, field.name))

@@ -169,6 +169,29 @@ def test_settings_are_written_back_whole_and_rebuilt() -> None:
         config.rebuild("curation", {"name": "nosuch"})
 
 
+def test_only_a_component_carries_a_name() -> None:
+    """Also where one may stand alone, and not on settings that merely live in a kind's folder."""
+
+    @dataclass(frozen=True)
+    class Part:
+        k: int = 1
+
+    Part.__module__ = "lmdistill.curation.random_k"
+
+    @dataclass(frozen=True)
+    class Whole:
+        draw: RandomK = RandomK(3)
+        part: Part = Part()
+
+    hints = {"draw": RandomK, "part": Part}
+    Whole.__annotations__.update(hints)
+    written = config.settings_of(Whole())
+    assert written == {"draw": {"name": "random_k", "k": 3}, "part": {"k": 1}}
+    assert config.build(Whole, written) == Whole()
+    with pytest.raises(ConfigError, match=r"draw\.name: unknown setting"):
+        config.build(Whole, {"draw": {"name": "length"}})
+
+
 @given(st.builds(Inner, st.integers(), st.floats(allow_nan=False), st.sampled_from(["linear", "constant"])))
 def test_round_trip(inner: Inner) -> None:
     assert config.build(Inner, config.settings_of(inner)) == inner
