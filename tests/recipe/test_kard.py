@@ -80,6 +80,16 @@ def test_a_finished_run_is_read_back(kard: Path) -> None:
     assert before[1]["accuracy"]["value"] == report.metrics["accuracy"].value
 
 
+def test_a_new_prediction_reads_what_the_run_read(kard: Path, tmp_path: Path) -> None:
+    from lmdistill.cli.main import main
+
+    out = tmp_path / "predictions.jsonl"
+    with pytest.raises(SystemExit) as leaving:
+        main(["predict", "--student", str(kard / "seed-0" / "train" / "student"), "--out", str(out)])
+    assert leaving.value.code in (0, None)
+    assert list(Rows(out, Prediction)) == predictions(kard)
+
+
 def test_an_oracle_reads_what_the_test_rationales_find(tmp_path: Path) -> None:
     report = run("oracle", tmp_path, **TRAINED, grounding={"passages": 2, "oracle": "rationale"})
     assert report.metrics["hits@3"].value == 1.0, "the rationale names both facts"

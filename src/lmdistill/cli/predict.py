@@ -15,6 +15,7 @@ from lmdistill.config import component
 from lmdistill.errors import ConfigError, DataError
 from lmdistill.objectives import Objective
 from lmdistill.predict import Decoding, open_student, predict
+from lmdistill.recipes._grounding import as_trained
 from lmdistill.tasks import Task as TaskKind
 from lmdistill.types import Annotation, Example, Rationale
 
@@ -46,8 +47,10 @@ def command(
     opened = open_student(student)
     known = {key: opened.card[key] for key in ("task", "decoding") if key in opened.card}
     settings = config.build(Settings, laid_over(known, given))
-    questions = _questions(settings.task, split, items)[:limit]
-    if items is None and (lacking := read_besides(opened.objective, opened.card, questions[0].example)):
+    questions: Sequence[Annotation] = _questions(settings.task, split, items)[:limit]
+    if items is None:
+        questions = as_trained(opened.card, student, settings.task, questions)
+    if items is None and (lacking := read_besides(opened.objective, {}, questions[0].example)):
         raise ConfigError(f"this student reads {lacking} beside the input; give rows that hold them with --items")
     predictions = predict(opened.student, opened.objective, settings.task, questions, decoding=settings.decoding)
     count = store.write_rows(out, predictions)

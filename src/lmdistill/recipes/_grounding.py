@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lmdistill.config import component, settings_of
+from lmdistill.config import build, component, settings_of
 from lmdistill.errors import ConfigError
-from lmdistill.ground import Queries, by_gold, candidates, ground
+from lmdistill.ground import Queries, by_gold, candidates, ground, open_reranker
 from lmdistill.knowledge import KnowledgeBase, open_base
 from lmdistill.objectives.rationale_reranking import RationaleReranking
 from lmdistill.rerankers import RerankerSettings
 from lmdistill.retrievers import Retriever, RetrieverSettings
+from lmdistill.retrievers.dense import Dense
 from lmdistill.tasks import Task
 from lmdistill.train import TrainSettings, train
 from lmdistill.types import Annotation, Candidates
@@ -157,3 +158,36 @@ def vocabulary_of(pairs: Sequence[Candidates], base: KnowledgeBase) -> Any:
     for row in range(min(len(base), 100_000)):
         passage = base.passage(row)
         yield f"{passage.title} {passage.text}"
+
+
+def as_trained(
+    card: Mapping[str, Any], student: Path, task: Task, questions: Sequence[Annotation]
+) -> Sequence[Annotation]:
+    """Questions with the passages that a student's run would give them; unchanged where it reads none.
+
+    The reranker and the index are found in the run's folder, above the student's. An oracle's student is given what
+    the question finds.
+
+    Raises:
+        StoreError: the run had a reranker and it is not there.
+    """
+    if not (card.get("grounding") or {}).get("passages"):
+        return questions
+    grounding = replace(build(Grounding, card["grounding"]), oracle="none")
+    run = next((one for one in student.resolve().parents if (one / "report.json").exists()), None)
+    if run is not None and (run / "encoder" / "student").exists():
+        grounding = replace(grounding, retriever=Dense(model=str(run / "encoder" / "student")))
+    reranker = None
+    if grounding.reranker is not None:
+        reranker = open_reranker((run or student.parent) / "reranker" / "student")
+    base = grounding.base(task)
+    found = grounding.retriever.open(base, run / "knowledge" if run and not base.folder else None)
+    return ground(
+        questions,
+        found,
+        k=grounding.passages,
+        by="question",
+        queries=grounding.queries,
+        reranker=reranker,
+        candidates=grounding.candidates,
+    )

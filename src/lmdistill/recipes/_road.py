@@ -174,7 +174,8 @@ class Road(Recipe):
     def card(self) -> dict[str, Any]:
         """What `predict` needs to know of this run when it has only the student's folder."""
         settings = settings_of(self)
-        return {key: settings[key] for key in ("student", "task", "decoding")} | {"recipe": name_of(self)}
+        kept = ("student", "task", "decoding", *(("grounding",) if self.grounding.passages else ()))
+        return {key: settings[key] for key in kept} | {"recipe": name_of(self)}
 
     # --- the whole ---
 
