@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Property tests draw the same examples in every run, and a busy machine is no failure.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 # Set before anything imports torch, transformers or a hub client: they read these once.
 _CACHES = tempfile.TemporaryDirectory(prefix="lmdistill-tests-")

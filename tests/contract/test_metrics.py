@@ -14,7 +14,7 @@ from lmdistill.config import rebuild, settings_of
 from lmdistill.errors import LmdistillError
 from lmdistill.metrics import Metric
 from lmdistill.tasks import Task
-from lmdistill.types import Example, Prediction
+from lmdistill.types import Example, Hit, Passage, Prediction
 
 NAMES = registry.names("metrics")
 
@@ -23,6 +23,9 @@ NAMES = registry.names("metrics")
 class Plain(Task):
     def examples(self, split: str) -> Sequence[Example]:
         return ()
+
+    def relevant(self, example: Example) -> tuple[str, ...]:
+        return tuple(example.fields.get("gold", ()))
 
 
 def ready(name: str) -> Metric:
@@ -38,8 +41,10 @@ def ready(name: str) -> Metric:
 
 
 PREDICTIONS = [
-    Prediction(Example("1", "?", "yes"), "yes", confidence=0.9),
-    Prediction(Example("2", "?", "12"), "no", confidence=0.4),
+    Prediction(
+        Example("1", "?", "yes", (), {"gold": ["p"]}), "yes", confidence=0.9, hits=(Hit(Passage("p", "."), 1.0),)
+    ),
+    Prediction(Example("2", "?", "12", (), {"gold": ["q"]}), "no", confidence=0.4, hits=(Hit(Passage("p", "."), 1.0),)),
     Prediction(Example("3", "?", "a red bus"), "the red car", confidence=0.7),
     Prediction(Example("4", "?", "yes"), None, reason="no answer cue"),
     Prediction(Example("5", "?", "yes"), "", confidence=0.1),

@@ -13,8 +13,8 @@ from lmdistill.tasks._steps import Line, derivation, mistaken, orders, told
 
 PEOPLE = ("anna", "ben", "clara", "david", "emma", "felix", "greta", "henry")
 THINGS = ("apples", "books", "coins", "dolls", "eggs", "kites", "marbles", "pens")
-GAINS = ("finds", "buys", "gets", "wins")
-LOSSES = ("loses", "sells", "breaks", "drops")
+GAINS = ("finds", "buys")
+LOSSES = ("loses", "sells")
 WEATHER = ("the day is warm .", "it rains a little .", "the street is quiet .", "the shop is near .")
 _QUESTION = re.compile(r"how many (\w+) does (\w+) have now \?")
 
@@ -73,8 +73,8 @@ class Sums(Made):
         return Draw(question, str(total), f"{start} {amounts}")
 
     def _aside(self, person: str, thing: str, rng: random.Random) -> str:
-        """A sentence that has nothing to do with the question, mostly with a number in it."""
-        if rng.random() < 0.3:
+        """A sentence that has nothing to do with the question, half of the time with a number in it."""
+        if rng.random() < 0.5:
             return pick(rng, WEATHER)
         other = pick(rng, [name for name in PEOPLE if name != person])
         what = pick(rng, [name for name in THINGS if name != thing])
