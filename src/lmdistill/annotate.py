@@ -76,6 +76,8 @@ def annotate(
         "sampling": settings_of(sampling),
     }
     inputs = {"examples": digest_examples(examples)}
+    for number, one in enumerate(teachers):
+        inputs |= {f"teacher {number}, {name}": found for name, found in one.digests().items()}
     if prompting.exemplar_file is not None:
         read_exemplars(prompting.exemplar_file)  # so that what is wrong with it is said first
         inputs["exemplars"] = digest_file(prompting.exemplar_file)

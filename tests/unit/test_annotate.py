@@ -12,7 +12,7 @@ import pytest
 
 from lmdistill import registry
 from lmdistill.annotate import annotate
-from lmdistill.errors import BudgetReached, ConfigError, StoreError, TeacherError
+from lmdistill.errors import BudgetReached, ConfigError, DataError, StoreError, TeacherError
 from lmdistill.flow import Limits
 from lmdistill.pricing import Budget, Ledger, Price
 from lmdistill.prompting import Prompting
@@ -21,6 +21,7 @@ from lmdistill.store import read_manifest
 from lmdistill.tasks import Task
 from lmdistill.teachers import TeacherSettings
 from lmdistill.teachers._client import Client, HttpAnswer
+from lmdistill.teachers.replay import Replay
 from lmdistill.teachers.scripted import Scripted
 from lmdistill.types import Annotation, Example, Parsed, Sampling
 
@@ -373,6 +374,26 @@ def test_settings_are_checked_before_anything_is_sent(tmp_path: Path, options: d
 
 def test_no_examples_make_no_rows(tmp_path: Path) -> None:
     assert list(run(tmp_path, Endpoint(), examples=[])) == [] and manifest(tmp_path).status == "complete"
+
+
+def test_a_record_counts_by_what_stands_in_it(tmp_path: Path) -> None:
+    def recorded(name: str, answer: str) -> Replay:
+        path = tmp_path / name
+        path.write_text(
+            "".join(json.dumps({"id": e.id, "raw": f"So the answer is {answer}."}) + "\n" for e in EXAMPLES)
+        )
+        return Replay(path=path, text="raw", source="old")
+
+    first = annotate(ECHO, recorded("r.jsonl", "yes"), EXAMPLES, folder=tmp_path / "a")
+    assert first[0].answer == "yes"
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "r.jsonl").rename(tmp_path / "moved" / "r.jsonl")
+    moved = Replay(path=tmp_path / "moved" / "r.jsonl", text="raw", source="old")
+    assert list(annotate(ECHO, moved, EXAMPLES, folder=tmp_path / "a")) == list(first)
+    with pytest.raises(StoreError, match=r"input teacher 0, r\.jsonl was"):
+        annotate(ECHO, recorded("r.jsonl", "no"), EXAMPLES, folder=tmp_path / "a")
+    with pytest.raises(DataError, match="no such file"):
+        annotate(ECHO, Replay(path=tmp_path / "none.jsonl"), EXAMPLES, folder=tmp_path / "b")
 
 
 # --- with the scripted teacher ---------------------------------------------------------------------------------------

@@ -171,6 +171,10 @@ class TeacherSettings(ABC):
         settings: dict[str, Any] = settings_of(self)
         return {key: value for key, value in settings.items() if key not in self.operational}
 
+    def digests(self) -> Mapping[str, str]:
+        """A hash of each file that decides what the answers are, by name: they belong to the inputs of a stage."""
+        return {}
+
 
 def keep(cache: ResponseCache, teacher: Teacher, reply: Reply) -> int:
     """Store a reply's response; how many samples it answered."""

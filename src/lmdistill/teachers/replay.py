@@ -30,6 +30,7 @@ class Replay(TeacherSettings):
     """
 
     keeps: ClassVar[bool] = False
+    operational: ClassVar[frozenset[str]] = frozenset({"path"})  # what stands in the file counts
 
     path: Path
     text: str = "llm_raw"
@@ -60,6 +61,11 @@ class Replay(TeacherSettings):
             raise DataError(message, path=self.path)
         name = self.source or self.model or self.path.name.partition(".")[0]
         return Recording(name, f"replay:{digest_file(self.path)}", self, records)
+
+    def digests(self) -> Mapping[str, str]:
+        if not self.path.exists():
+            raise DataError("no such file", path=self.path)
+        return {self.path.name: digest_file(self.path)}
 
     def __post_init__(self) -> None:
         if self.only and "[]" not in self.text:

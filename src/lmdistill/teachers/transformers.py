@@ -50,6 +50,9 @@ class Transformers(TeacherSettings):
         if self.batch_size < 1 or self.top < 1:
             raise ConfigError(f"batch_size and top must be at least 1, got {self.batch_size} and {self.top}")
 
+    def digests(self) -> Mapping[str, str]:
+        return {self.model: fingerprint(Path(self.model))} if Path(self.model).is_dir() else {}
+
     def open(
         self, task: Task | None = None, *, ledger: Ledger | None = None, cache: ResponseCache | None = None
     ) -> Any:
