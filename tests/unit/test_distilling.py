@@ -128,6 +128,22 @@ def test_stored_with_every_token_named_equals_live(shape: str, tmp_path: Path) -
         assert torch.allclose(live, read, atol=1e-4)
 
 
+def test_an_open_local_teacher_teaches_by_its_top_tokens(tmp_path: Path) -> None:
+    from lmdistill.teachers.transformers import Transformers
+
+    student, teacher = pair("t5")
+    teacher.model.save(tmp_path / "teacher")
+    batch = batch_of(student, KD)
+    whole = KD.loss(student, teacher, batch, 0.0)["target"].total
+    opened = Transformers(str(tmp_path / "teacher"), top=teacher.width, device="cpu").open()
+    KD.check(student, opened, ITEMS)
+    top = KD.loss(student, opened, batch, 0.0)["target"].total
+    assert float(top.detach()) == pytest.approx(float(whole.detach()), rel=1e-3)
+    few = Transformers(str(tmp_path / "teacher"), top=5, device="cpu").open()
+    part = KD.loss(student, few, batch, 0.0)["target"].total
+    assert 0 < float(part.detach()) < float(whole.detach())
+
+
 def test_what_is_stored_is_small_and_says_what_it_hides(tmp_path: Path) -> None:
     student, teacher = pair("t5")
     objective = KD

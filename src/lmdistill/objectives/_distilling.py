@@ -107,10 +107,10 @@ class Distilling(Objective):
                 "known here. Set temperature to 1, or train with the teacher's model"
             )
         if self.noisy or self.writes:
-            why = "its dropout to be on" if self.noisy else "to score what the student writes"
             raise TrainingError(
-                f"{type(self).__name__} needs the teacher's model, for {why}; stored or top-token distributions were "
-                "given. Use objective 'logit_kd' with them, or give the model itself"
+                f"{type(self).__name__} needs the teacher's model itself (its dropout, its layers, or its opinion of "
+                "what the student writes); stored or top-token distributions were given. Give the model, or use "
+                "objective 'logit_kd' with them"
             )
 
 
