@@ -100,6 +100,11 @@ def _chosen(arms: Sequence[Arm], baseline: str) -> list[tuple[Arm, Arm]]:
 Scores = dict[int, dict[str, float]]
 
 
+def pair_of(where: str, first: Arm, second: Arm, metric: str) -> Pair | None:
+    """Two arms, wherever they stand in the grid; p is not corrected. None where they share no scored items."""
+    return _pair(where, first, second, first.scores(metric), second.scores(metric))
+
+
 def _pair(where: str, first: Arm, second: Arm, left: Scores, right: Scores) -> Pair | None:
     """The pair, or None where the two share no scored items.
 
