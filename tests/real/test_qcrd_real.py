@@ -78,5 +78,6 @@ def test_right_and_wrong_rationales_become_positives_and_negatives(name: str, re
 def test_mi_on_palm_rationales_of_esnli(real_data: Path, tmp_path: Path) -> None:
     task = {"name": "esnli", "path": str(real_data / "dss_esnli")}
     teacher = {"name": "replay", "path": str(real_data / "dss_esnli" / "train.jsonl.gz"), "text": "llm_raw"}
-    report = run("mi", tmp_path, task=task, teacher=teacher, test_split="valid", fraction=0.005)
+    student = {"vocabulary": str(real_data / "t5_sentencepiece" / "spiece.model")}
+    report = run("mi", tmp_path, task=task, teacher=teacher, student=student, test_split="valid", fraction=0.005)
     assert 0 <= next(iter(report.metrics.values())).value <= 1
