@@ -65,8 +65,7 @@ def estimate(
 def _bill(asking: Asking, answers: int) -> Bill:
     teacher = asking.teacher
     price, batch = teacher.price, teacher.batched
-    rates = asking.cache.rates(teacher.endpoint, teacher.model)
-    per_byte = rates.tokens_per_byte if rates else 1 / BYTES_PER_TOKEN
+    per_byte, per_answer, learned = _rates(asking)
     requests = samples = size = 0
     read = written = most = 0.0
     for request in asking.lacking():
@@ -75,7 +74,7 @@ def _bill(asking: Asking, answers: int) -> Bill:
         requests += 1
         samples += count
         size += len(text.encode(errors="surrogatepass"))
-        written += count * (rates.completion_tokens if rates else request.sampling.max_tokens / 2)
+        written += count * (per_answer if learned else request.sampling.max_tokens / 2)
         cap = bound(request.body, text, price, samples=count, room=request.sampling.max_tokens, batch=batch)
         most += cap.cost or 0.0
     stages = asking.prompter.stages  # a later stage reads at least what the first one did
@@ -91,8 +90,18 @@ def _bill(asking: Asking, answers: int) -> Bill:
         usage.completion_tokens,
         None if price is None else price.of(usage, batch=batch),
         None if price is None else most,
-        rates.responses if rates else 0,
+        learned,
     )
+
+
+def _rates(asking: Asking, last: int = 200) -> tuple[float, float, int]:
+    """Input tokens for a byte of the prompt, output tokens for an answer, and from how many responses that is known."""
+    recent = asking.cache.recent(asking.teacher.endpoint, asking.teacher.model, last)
+    if not recent:
+        return 1 / BYTES_PER_TOKEN, 0.0, 0
+    size = sum(len(prompt.encode(errors="surrogatepass")) for prompt, *_ in recent)
+    read, written, answers = (sum(row[at] for row in recent) for at in (1, 2, 3))
+    return read / max(size, 1), written / answers, len(recent)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ CREATE TABLE IF NOT EXISTS answers (
 );
 CREATE TABLE IF NOT EXISTS batches (id TEXT PRIMARY KEY, endpoint TEXT, at REAL, state TEXT, members TEXT);
 """
+PATIENCE = 60.0
+"""Seconds to wait for another process's lock."""
 INSERT = "INSERT OR IGNORE INTO answers VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
 
@@ -42,14 +44,6 @@ class Stored(NamedTuple):
     completion: Completion
     seconds: float
     batch: bool
-
-
-class Rates(NamedTuple):
-    """What answers of a model use on average, and from how many responses that is known."""
-
-    tokens_per_byte: float
-    completion_tokens: float
-    responses: int
 
 
 def default_path() -> Path:
@@ -85,10 +79,24 @@ class ResponseCache:
         with self._errors():
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path or ":memory:", timeout=60.0, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.executescript(SCHEMA)
+            self._db = sqlite3.connect(
+                path or ":memory:", timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            self._set_up()
+
+    def _set_up(self) -> None:
+        """Several processes may do this at once; SQLite does not wait for a lock when it changes the journal's mode."""
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                self._db.executescript(SCHEMA)
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.01)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -195,8 +203,8 @@ class ResponseCache:
         with self._errors():
             return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
 
-    def rates(self, endpoint: str, model: str, last: int = 200) -> Rates | None:
-        """What this model's last responses used: input tokens for a byte of the prompt, output tokens an answer."""
+    def recent(self, endpoint: str, model: str, last: int) -> list[tuple[str, int, int, int]]:
+        """A model's last responses that say what they used: prompt, input tokens, output tokens, how many answers."""
         query = """
             SELECT a.request, a.prompt_tokens, a.completion_tokens,
                    (SELECT count(*) FROM answers b WHERE b.key = a.key AND b.holder = a.sample)
@@ -204,14 +212,7 @@ class ResponseCache:
             WHERE p.endpoint = ? AND p.model = ? AND a.prompt_tokens > 0 ORDER BY a.id DESC LIMIT ?"""
         with self._errors():
             rows = self._db.execute(query, (endpoint, model, last)).fetchall()
-        if not rows:
-            return None
-        size = sum(len(wire.shown(json.loads(_unpack(row[0]))).encode(errors="surrogatepass")) for row in rows)
-        return Rates(
-            sum(row[1] for row in rows) / max(size, 1),
-            sum(row[2] for row in rows) / sum(row[3] for row in rows),
-            len(rows),
-        )
+        return [(wire.shown(json.loads(_unpack(request))), *counts) for request, *counts in rows]
 
     # --- looking and tidying ---
 

@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 def test_contents_and_rates(tmp_path: Path) -> None:
     with ResponseCache(tmp_path / "c.sqlite") as cache:
-        assert cache.rates("here", "m") is None
+        assert cache.recent("here", "m", 10) == []
         put(cache, "k", (0, 1), ["a", "b"])
         put(cache, "l", (0,), ["c"])
         put(cache, "k", (0,), ["d"], model="other")  # the key is there already: nothing new
@@ -111,9 +111,8 @@ def test_contents_and_rates(tmp_path: Path) -> None:
         rows = cache.contents()
         assert [(row["model"], row["answers"], row["responses"]) for row in rows] == [("m", 3, 2), ("other", 1, 1)]
         assert (rows[0]["prompt_tokens"], rows[0]["completion_tokens"]) == (20, 3)
-        rates = cache.rates("here", "m")
-        assert rates is not None and rates.completion_tokens == 1.0 and rates.responses == 2
-        assert rates.tokens_per_byte == pytest.approx(20 / len("question kquestion l"))
+        assert cache.recent("here", "m", 10) == [("question l", 10, 1, 1), ("question k", 10, 2, 2)]
+        assert cache.recent("here", "m", 1) == [("question l", 10, 1, 1)]
 
 
 def test_pruning_forgets_exactly_what_was_named(tmp_path: Path) -> None:
@@ -155,6 +154,22 @@ def test_two_processes_may_write_to_one_file(tmp_path: Path) -> None:
         assert cache.count() == 600
         for number in range(300):  # both samples are of one response
             assert text_of(cache, f"k{number}", 0) == text_of(cache, f"k{number}", 1)
+
+
+def _open(path: Path) -> None:
+    ResponseCache(path).close()
+
+
+def test_many_processes_may_make_one_file(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for turn in range(20):
+        path = tmp_path / f"{turn}.sqlite"
+        processes = [context.Process(target=_open, args=(path,)) for _ in range(6)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0] * 6
 
 
 def test_batches_are_remembered_until_done(tmp_path: Path) -> None:
