@@ -131,8 +131,6 @@ def _cells_of(comparison: Comparison, title: str, names: set[str], out: Path) ->
     own = dict(methods_of(comparison)[title])
     recipe = own.pop("recipe")
     base = overlaid({key: value for key, value in comparison.settings.items() if key in names}, own)
-    where = {"cache": str((out / "answers.sqlite").absolute()), "shared": str((out / "shared").absolute())}
-    base = {key: value for key, value in where.items() if key in names} | base
     axes: list[list[tuple[dict[str, Any], dict[str, Any]]]] = []  # (what it is called, what it sets)
     if "student" in names and comparison.students:
         students = named_students(comparison.students)
@@ -152,10 +150,17 @@ def _cells_of(comparison: Comparison, title: str, names: set[str], out: Path) ->
             about |= called
             settings = overlaid(settings, sets)
         seed = about.pop("seed", None)
-        identity = {key: value for key, value in settings.items() if key not in (*where, "seeds")}
+        identity = {key: value for key, value in settings.items() if key not in ("cache", "shared", "seeds")}
         slug = re.sub(r"[^a-z0-9.]+", "-", " ".join([title, *map(brief, about.values())]).casefold()).strip("-")
         folder = out / "cells" / f"{slug[:60]}-{digest([recipe, title, identity])[:8]}"
-        yield Cell(title, recipe, about, seed, settings, folder if seed is None else folder / f"seed-{seed}")
+        where = {name: str(path) for name, path in _shared(out.absolute(), settings).items() if name in names}
+        yield Cell(title, recipe, about, seed, where | settings, folder if seed is None else folder / f"seed-{seed}")
+
+
+def _shared(out: Path, settings: Mapping[str, Any]) -> dict[str, Path]:
+    """What cells share. Answers are shared by cells with the same teacher, setting for setting: a teacher that is a
+    program may answer the same request otherwise under other settings, which no request shows."""
+    return {"cache": out / f"answers-{digest(settings.get('teacher'))[:8]}.sqlite", "shared": out / "shared"}
 
 
 def _refused(cell: Cell) -> list[str]:

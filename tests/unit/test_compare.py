@@ -71,6 +71,16 @@ def test_a_cell_keeps_its_folder_when_the_grid_grows(tmp_path: Path) -> None:
     assert not small & {cell.folder for cell in other}
 
 
+def test_answers_are_shared_by_cells_with_the_same_teacher_alone(tmp_path: Path) -> None:
+    caches: dict[float, set[str]] = {}
+    for cell in cells_of(comparison(), tmp_path):
+        caches.setdefault(cell.about["teacher.error_rate"], set()).add(cell.settings["cache"])
+    assert [len(one) for one in caches.values()] == [1, 1], "both recipes ask through one cache"
+    assert not caches[0.0] & caches[0.4], "a teacher that errs must not be answered for by one that does not"
+    own = comparison(settings={**ASKED["settings"], "cache": "mine.sqlite"})
+    assert {cell.settings["cache"] for cell in cells_of(own, tmp_path)} == {"mine.sqlite"}
+
+
 def test_another_component_takes_nothing_from_the_one_it_replaces() -> None:
     before = {"student": {"name": "seq2seq", "preset": "tiny"}, "train": {"steps": 3}}
     assert overlaid(before, {"student": {"name": "causal"}})["student"] == {"name": "causal"}
@@ -177,6 +187,8 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tmp_path: Path) ->
     assert sum(not ended.repeated for ended in ends) >= len(done)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert table(cut) == table(whole) and len(table(cut)) == 3
+    shares = [estimate.value for _, estimate in table(cut).values()]
+    assert shares[0] == 1.0 > shares[2], "each cell has its own teacher's answers"
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
