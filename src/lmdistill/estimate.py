@@ -100,8 +100,8 @@ def _rates(asking: Asking, last: int = 200) -> tuple[float, float, int]:
     if not recent:
         return 1 / BYTES_PER_TOKEN, 0.0, 0
     size = sum(len(prompt.encode(errors="surrogatepass")) for prompt, *_ in recent)
-    read, written, answers = (sum(row[at] for row in recent) for at in (1, 2, 3))
-    return read / max(size, 1), written / answers, len(recent)
+    read, written = sum(row[1] for row in recent), sum(row[2] for row in recent)
+    return read / max(size, 1), written / sum(row[3] for row in recent), len(recent)
 
 
 @dataclass(frozen=True)
