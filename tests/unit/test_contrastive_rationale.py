@@ -15,9 +15,11 @@ from lmdistill.losses.contrast import Scheme, sequence_mean
 from lmdistill.objectives import Companion, Objective, Round
 from lmdistill.objectives._rationales import Ties, sampled_negatives, split
 from lmdistill.objectives.contrastive_rationale import ContrastiveRationale
+from lmdistill.objectives.mutual_information import MutualInformation
 from lmdistill.objectives.quality_judging import QualityJudging
 from lmdistill.objectives.step_by_step import StepByStep
 from lmdistill.students import Batch
+from lmdistill.students.causal import Causal
 from lmdistill.students.seq2seq import Seq2seq, Seq2seqStudent
 from lmdistill.types import Annotation, Example, Rationale, Sampling
 
@@ -40,7 +42,7 @@ def student_of(items: Sequence[Annotation], dropout: float = 0.0) -> Seq2seqStud
     return Seq2seq(dropout=dropout).open(texts, seed=1)
 
 
-def batch_of(objective: Objective, items: Sequence[Annotation], student: Seq2seqStudent) -> Batch:
+def batch_of(objective: Objective, items: Sequence[Annotation], student: Any) -> Batch:
     return student.collate(items, [objective.views(one, 0, random.Random(0)) for one in items])
 
 
@@ -242,15 +244,15 @@ def test_a_sample_that_was_set_aside_is_never_good_and_equal_texts_count_once() 
 class Ring:
     """A sampler that says which weights it was asked for."""
 
-    def __init__(self, student: Seq2seqStudent) -> None:
+    def __init__(self, student: Any) -> None:
         self.student, self.asked = student, []  # type: ignore[var-annotated]
 
-    def __call__(self, lag: int) -> Seq2seqStudent:
+    def __call__(self, lag: int) -> Any:
         self.asked.append(lag)
         return self.student
 
 
-def round_of(student: Seq2seqStudent, index: int, companions: dict[str, Companion] | None = None) -> tuple[Round, Ring]:
+def round_of(student: Any, index: int, companions: dict[str, Companion] | None = None) -> tuple[Round, Ring]:
     ring = Ring(student)
     return Round(index, 7, 0, 0.0, ring, companions or {}, student), ring  # type: ignore[arg-type]
 
@@ -343,3 +345,22 @@ def test_settings_that_cannot_be_are_told_all_at_once() -> None:
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["margin", "lag", "temperature", "judge"]
     with pytest.raises(ConfigError, match="500"):
         QualityJudging(pretrain_steps=501)
+
+
+@pytest.mark.parametrize("objective", [ContrastiveRationale(max_tokens=4, lag=1), MutualInformation(mode="released")])
+def test_decoder_only_students_learn_by_it_too(objective: Objective) -> None:
+    items = [item(i) for i in range(3)]
+    texts = ["yes no predict: explain: <Predict> <Explain> question: explanation:", " ".join(WORDS)]
+    student = Causal(dropout=0.0).open(texts, seed=1)
+    batch = batch_of(objective, items, student)
+    counts = objective.counts(batch)
+    parts = objective.loss(student, None, batch, 0.0)
+    assert parts.keys() <= counts.keys() and {"label"} < parts.keys()
+    torch.stack([part.weight * part.total / counts[name] for name, part in parts.items()]).sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in student.parameters() if p.grad is not None)
+    if isinstance(objective, ContrastiveRationale):
+        made = objective.companions(student)
+        made["judge"].optimizer = torch.optim.AdamW(made["judge"].module.parameters(), lr=1e-3)
+        round, _ = round_of(student, 1, made)
+        fresh = objective.learn(objective.refresh(items, round), round)
+        assert all("quality" in one.scores for row in fresh for one in (*row.rationales, *row.negatives))
