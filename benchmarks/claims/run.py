@@ -146,10 +146,7 @@ def judged(condition: Condition, outcomes: Outcomes) -> dict[str, Any]:
     metric = outcomes.metric
     first = arm_of(outcomes, condition.better, condition.where)
     if condition.than == "teacher":
-        mine, bar = (
-            first.estimate(metric),
-            next((one for arm in outcomes.arms if (one := arm.estimate(f"teacher_{metric}"))), None),
-        )
+        mine, bar = first.estimate(metric), outcomes.teacher()
         if mine is None or bar is None:
             raise ConfigError("than: 'teacher' needs settings.measure_teacher: true")
         value, low, high = mine.value - bar.value, mine.low - bar.value, mine.high - bar.value

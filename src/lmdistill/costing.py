@@ -25,7 +25,8 @@ class Costs:
 
     `hourly` is dollars an hour (a cloud machine with two cores, by default), `watts` its draw at work, `energy` dollars
     a kilowatt-hour, added to `hourly` (0 where the hourly price holds it already). `teacher_per_1000` is the teacher's
-    price for 1,000 predictions, where its answers were recorded and their bill is not known.
+    price for 1,000 predictions, where its answers were recorded and their bill is not known. Speed is measured on
+    `questions` questions with `threads` threads, one question at a time for about half of `seconds`.
     """
 
     hourly: float = 0.05
@@ -33,6 +34,7 @@ class Costs:
     energy: float = 0.0
     teacher_per_1000: float | None = None
     measure: bool = True
+    threads: int = 1
     questions: int = 64
     seconds: float = 10.0
 
@@ -92,7 +94,7 @@ def bill(costs: Costs, facts: Mapping[str, Any], speed: Speed | None, samples: i
     >>> facts = {"annotation": {"cost_of_all_answers": 2.0, "cost_per_example": 0.002}, "train_seconds": {"0": 3600}}
     >>> speed = Speed(0.1, 0.1, throughput=20.0, questions=1, batch_size=1, parameters=1, threads=1)
     >>> found = bill(Costs(hourly=0.36), facts, speed)
-    >>> found.student_per_1000, found.teacher_per_1000, found.break_even  # (2 + 0.36) / (0.002 - 0.000005)
+    >>> round(found.student_per_1000, 6), found.teacher_per_1000, found.break_even  # (2 + 0.36) / (0.002 - 0.000005)
     (0.005, 2.0, 1183)
     """
     annotation = facts.get("annotation") or {}
@@ -150,18 +152,22 @@ def _measured(student: Path, predictions: Sequence[Prediction], costs: Costs) ->
     decoding = config.build(Decoding, opened.card.get("decoding", {}))
     items = [Annotation(predictions[i].example, hits=predictions[i].hits) for i in range(len(predictions))]
     items = items[: costs.questions]
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
+    torch.set_num_threads(costs.threads)
 
     def timed(some: Sequence[Annotation]) -> float:
         started = time.perf_counter()
         predict(opened.student, opened.objective, task, some, decoding=decoding)
         return time.perf_counter() - started
 
-    timed(items[:1])  # the first call pays for what is set up once
     singles: list[float] = []
-    while len(singles) < len(items) and (len(singles) < 5 or sum(singles) < costs.seconds / 2):
-        singles.append(timed(items[len(singles) : len(singles) + 1]))
-    together = timed(items)
+    try:
+        timed(items[:1])  # the first call pays for what is set up once
+        while len(singles) < len(items) and (len(singles) < 5 or sum(singles) < costs.seconds / 2):
+            singles.append(timed(items[len(singles) : len(singles) + 1]))
+        together = timed(items)
+    finally:
+        torch.set_num_threads(before)
     singles.sort()
     return Speed(
         latency=statistics.median(singles),
@@ -170,7 +176,7 @@ def _measured(student: Path, predictions: Sequence[Prediction], costs: Costs) ->
         questions=len(items),
         batch_size=min(decoding.batch_size, len(items)),
         parameters=sum(p.numel() for p in opened.student.parameters()),
-        threads=threads,
+        threads=costs.threads,
     )
 
 

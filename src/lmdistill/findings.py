@@ -14,7 +14,11 @@ TEACHER = "The teacher"
 def summary(outcomes: Outcomes, pairs: Sequence[Pair], limit: Detectable | None) -> list[str]:
     """What was found, what the test set cannot show, and what is missing."""
     told = list(_standing(outcomes, pairs))
-    told += _efficiency(outcomes)
+    found = list(_efficiency(outcomes))
+    teacher = outcomes.teacher()
+    if teacher is not None and not found:
+        told.append(f"{TEACHER}: {outcomes.metric} {_shown(teacher)}.")
+    told += found
     if limit is not None:
         seen = "as these do" if limit.seen else "as methods with independent mistakes would"
         told.append(
@@ -86,8 +90,7 @@ def _bars(outcomes: Outcomes, arms: Sequence[Arm], most: float) -> Iterator[tupl
         whole = arm.estimate(outcomes.metric)
         if arm.method == outcomes.baseline and arm.about["fraction"] == most and whole is not None:
             yield f"{arm.method} on {'all' if most == 1 else format(most, 'g') + ' of'} the data", whole.value
-    teachers = (arm.estimate(f"teacher_{outcomes.metric}") for arm in arms)
-    teacher = next((one for one in teachers if one is not None), None)
+    teacher = outcomes.teacher()
     if teacher is not None:
         yield TEACHER, teacher.value
 

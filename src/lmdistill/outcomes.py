@@ -133,6 +133,11 @@ class Outcomes:
             tuple(sorted(key)): [arm for arm, own in zip(self.arms, keys, strict=True) if own <= key] for key in widest
         }
 
+    def teacher(self) -> Estimate | None:
+        """The teacher's own value, where a run measured it: the same for every seed, so never a mean over them."""
+        reports = (run.report for arm in self.arms for run in arm.runs.values())
+        return next((one for report in reports if (one := report.metrics.get(f"teacher_{self.metric}"))), None)
+
     def full(self) -> list[Arm]:
         """For each method the arm with the most data and the largest or last of every other setting."""
         last: dict[str, Arm] = {}

@@ -51,7 +51,7 @@ def gathered(outcomes: Outcomes) -> dict[str, Any]:
     """Everything the report says, as plain values."""
     pairs = pairs_of(outcomes)
     limit = detectable(outcomes, pairs)
-    full = outcomes.full()
+    full, teacher = outcomes.full(), outcomes.teacher()
     method = {arm.title: arm.method for arm in outcomes.arms}
     found = {
         "name": outcomes.title,
@@ -60,7 +60,7 @@ def gathered(outcomes: Outcomes) -> dict[str, Any]:
         "baseline": outcomes.baseline,
         "summary": summary(outcomes, pairs, limit),
         "arms": [_arm(arm, outcomes, arm in full) for arm in outcomes.arms],
-        "teacher": _teacher(outcomes),
+        "teacher": None if teacher is None else asdict(teacher),
         "pairs": [
             {**asdict(pair), "significant": pair.significant, "methods": [method[pair.first], method[pair.second]]}
             for pair in pairs
@@ -120,12 +120,6 @@ def _exact(arm: Arm, metric: str) -> dict[str, list[float]]:
         if set(scores.values()) <= {0.0, 1.0}:
             found[str(seed)] = list(intervals.clopper_pearson(int(sum(scores.values())), len(scores)))
     return found
-
-
-def _teacher(outcomes: Outcomes) -> dict[str, Any] | None:
-    estimates = (arm.estimate(f"teacher_{outcomes.metric}") for arm in outcomes.arms)
-    known = next((one for one in estimates if one is not None), None)
-    return None if known is None else asdict(known)
 
 
 # --- the files -------------------------------------------------------------------------------------------------------

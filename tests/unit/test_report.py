@@ -100,7 +100,7 @@ def test_values_are_means_over_seeds_and_the_runs_own(found: dict[str, Any], fol
     one = json.loads((folder / "cells" / "dss-1.0" / "seed-2" / "report.json").read_text())
     dss = next(arm for arm in found["arms"] if arm["title"] == "dss fraction=1")
     assert dss["seeds"]["2"] == one["metrics"]["accuracy"]["value"]
-    assert found["teacher"]["value"] == 0.9
+    assert found["teacher"] == {"value": 0.9, "low": 0.85, "high": 0.94, "n": 200}, "no mean over seeds: it has none"
 
 
 def test_pairs_are_tested_on_the_same_items_and_corrected(found: dict[str, Any]) -> None:
@@ -143,7 +143,8 @@ def test_what_a_test_set_can_show_is_said_of_a_single_run_too(tmp_path: Path) ->
     limit = detectable(outcomes, [])
     assert limit is not None and not limit.seen and limit.discordant == pytest.approx(0.32)
     said = report.gathered(outcomes)["summary"]
-    assert said[0].startswith("dss: accuracy 0.800") and "100 test items" in said[1]
+    assert said[0].startswith("dss: accuracy 0.800") and said[1].startswith("The teacher: accuracy 0.900 (0.850")
+    assert "100 test items" in said[2]
 
 
 def test_the_summary_answers_the_question(found: dict[str, Any]) -> None:
