@@ -229,3 +229,31 @@ def test_trained_cells_share_what_the_teacher_said(tmp_path: Path) -> None:
     outcomes = load([tmp_path])
     assert [sorted(arm.runs) for arm in outcomes.arms] == [[0, 1], [0, 1]]
     assert all(arm.report.facts["annotation"]["complete"] for arm in outcomes.arms)
+
+
+# --- the command ---
+
+
+def test_the_command_lists_cells_and_studies(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from lmdistill.cli.main import app
+
+    def told(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["compare", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    flags = ["--recipes", "finetune,few_shot", "--task", "sums", "--teacher", "scripted", "--dry-run"]
+    cells = told(*flags, "--fractions", "0.5,1", "--seeds", "3,4").splitlines()
+    assert cells == [
+        *(f"finetune fraction={share} seed {seed}" for share in ("0.5", "1") for seed in (3, 4)),
+        "few_shot",
+    ]
+    assert len(told("data_efficiency", "--dry-run", "--set", "seeds=[0]").splitlines()) == 16
+    listed = told("--list")
+    assert all(name in listed for name in studies()) and "How small may the student be?" in listed
+    for wrong, why in ((["--recipes", "fintune"], "did you mean 'finetune'"), ([], "recipes: is required")):
+        result = CliRunner().invoke(app, ["compare", "--out", str(tmp_path / "x"), *wrong])
+        assert result.exit_code == 2 and why in result.output + result.stderr
+        assert not (tmp_path / "x").exists(), "nothing is written before the settings are right"
