@@ -159,6 +159,9 @@ def test_a_pattern_reads_its_group() -> None:
     assert task.parse(example, "<final>7</final> <final>8</final>").reason == "gives several different answers"
     assert task.parse(example, "").reason == "empty"
     assert task.metric == "exact_match"
+    chosen = Example("e", "?", choices=("red", "blue"))
+    assert task.parse(chosen, "<final>Blue.</final>").answer == "blue"
+    assert task.parse(chosen, "<final>green</final>").reason == "answer is not one of the choices"
 
 
 # --- what is wrong ---------------------------------------------------------------------------------------------------
@@ -257,6 +260,8 @@ def test_every_setting_that_is_wrong_is_told_at_once() -> None:
     assert "did you mean 'accuracy'" in told and "exactly one group" in told and "together below 1" in told
     with pytest.raises(ConfigError, match="no regular expression"):
         Table(data=Path("a.csv"), input="q", label="a", answer="pattern", pattern="(")
+    with pytest.raises(ConfigError, match="answer: 'number' reads no choices"):
+        Table(data=Path("a.csv"), input="q", label="a", choices=("a", "b"), answer="number")
     with pytest.raises(ConfigError, match="data: is required"):
         Table(input="q", label="a")
     with pytest.raises(ConfigError, match="input: template"):

@@ -120,6 +120,8 @@ class Table(Description, Sourced):  # type: ignore[misc]
             yield "choices and choices_column: give one of them"
         if self.answer == "choices" and not (self.choices or self.choices_column):
             yield "choices: required where answer is 'choices'"
+        if (self.choices or self.choices_column) and self.answer not in ("", "choices", "pattern"):
+            yield f"answer: {self.answer!r} reads no choices; leave it out, or leave the choices out"
         if (self.answer == "pattern") != bool(self.pattern):
             yield "pattern: required where answer is 'pattern', and only there"
         try:
@@ -157,7 +159,11 @@ class Table(Description, Sourced):  # type: ignore[misc]
         found = list(re.finditer(self.pattern, body))
         answers = {match[1].strip() for match in found if match[1] and match[1].strip()}
         if len(answers) == 1:
-            return Parsed(body[: found[0].start()].strip(), answers.pop())
+            rationale, answer = body[: found[0].start()].strip(), answers.pop()
+            if not example.choices:
+                return Parsed(rationale, answer)
+            named = self.read(example, answer)
+            return Parsed(rationale, named.answer, named.reason)
         reason = "gives several different answers" if answers else "the pattern matches nothing" if body else "empty"
         return Parsed(body, None, reason)
 
