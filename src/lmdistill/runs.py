@@ -82,7 +82,7 @@ def run_many(calls: Sequence[Call], *, workers: int = 2, threads: int = 1) -> It
 
     Calls that are finished come first, and no process is started for them.
     """
-    before = {id(call): ended for call in calls if (ended := finished(call)) is not None}
+    before = {id(call): found for call in calls if (found := finished(call)) is not None}
     yield from before.values()
     rest = [call for call in calls if id(call) not in before]
     ended: queue.Queue[Ended] = queue.Queue()

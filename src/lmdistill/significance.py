@@ -44,7 +44,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     for k in range(1, few + 1):
         ways = ways * (n - k + 1) // k
         tail += ways
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, 2 * tail / (1 << n))
 
 
 def paired_bootstrap(
