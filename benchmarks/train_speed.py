@@ -221,7 +221,8 @@ def compare(bf16: bool, options: argparse.Namespace) -> None:
     mine, yours, rate = statistics.median(ours), statistics.median(theirs), statistics.median(rates)
     print(
         f"{name}: {done / mine:.1f} examples/s, Seq2SeqTrainer {done / yours:.1f}, "
-        f"ratio {statistics.median(ratios):.2f} (turns {min(ratios):.2f} to {max(ratios):.2f}); matrix products {rate / 1e9:.0f} GFLOP/s, "
+        f"ratio {statistics.median(ratios):.2f} (turns {min(ratios):.2f} to {max(ratios):.2f}); "
+        f"matrix products {rate / 1e9:.0f} GFLOP/s, "
         f"share {flops / mine / rate:.2f} against {flops / yours / rate:.2f}; loss {loss:.6f} against {other:.6f}"
     )
 

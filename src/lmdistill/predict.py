@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmdistill import config
-from lmdistill.codec import digest
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.objectives import Objective, silver
 from lmdistill.progress import progress
-from lmdistill.store import Rows, digest_file, seed_for, stage, write_rows
+from lmdistill.store import digest_rows, seed_for, stage, write_rows
 from lmdistill.tasks import Task
 from lmdistill.train import CARD
 from lmdistill.types import Annotation, Completion, Parsed, Prediction, Sampling
@@ -89,7 +88,7 @@ def predict(
     if folder is None:
         return list(_predict(student, objective, task, items, decoding))
     settings = {"decoding": config.settings_of(decoding), "objective": config.settings_of(objective)}
-    inputs = {"items": digest_file(items.path) if isinstance(items, Rows) else digest(list(items))}
+    inputs = {"items": digest_rows(items)}
     with stage(folder, "predict", settings=settings, inputs=inputs) as opened:
         if not opened.done:
             write_rows(opened.path(), _predict(student, objective, task, items, decoding))

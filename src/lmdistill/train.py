@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmdistill import __version__
-from lmdistill.codec import digest
 from lmdistill.config import settings_of
 from lmdistill.errors import TrainingError
 from lmdistill.objectives import Objective
 from lmdistill.registry import name_of
-from lmdistill.store import Rows, Stage, digest_file, stage
+from lmdistill.store import Stage, digest_rows, stage
 
 Precision = Literal["auto", "fp32", "bf16"]
 CARD = "lmdistill.json"
@@ -109,7 +108,7 @@ def train(
         "card": dict(card or {}),
         "teacher": None if teacher is None else name_of(teacher),
     }
-    inputs = {"items": digest_file(items.path) if isinstance(items, Rows) else digest(list(items))}
+    inputs = {"items": digest_rows(items)}
     if "teacher" in objective.needs and teacher is None:
         message = f"objective {name_of(objective)!r} needs a white-box teacher (its logits); none was given. "
         raise TrainingError(message + "Use teacher 'transformers', or an objective that learns from text alone")

@@ -50,7 +50,7 @@ def test_the_loop_trains_a_judge_by_itself(form: JudgeLoss, pooling: str, tmp_pa
     objective = QualityJudging(encoder="scratch", loss_form=form, pooling=pooling, balance=False)  # type: ignore[arg-type]
     judge = objective.open(TEXTS * 3, seed=0, vocabulary_size=40)
     own = items()
-    settings = TrainSettings(steps=40, batch_size=24, learning_rate=3e-3, schedule="constant", device="cpu")
+    settings = TrainSettings(steps=80, batch_size=24, learning_rate=3e-3, schedule="constant", device="cpu")
     train(judge, objective, own, settings=settings, folder=tmp_path, seed=0)
     scored = objective.scored(judge, own)
     good = [one.scores["quality"] for item in scored for one in item.rationales]
