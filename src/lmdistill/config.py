@@ -199,7 +199,7 @@ def _name(hint: Any) -> str:
 def _component_name(cls: Any) -> str | None:
     """The name under which a class is registered; None for other settings, also those that stand in a kind's file."""
     parts = str(getattr(cls, "__module__", "")).split(".")
-    if len(parts) != 3 or parts[0] != "lmdistill" or parts[1] not in registry.KINDS:
+    if len(parts) != 3 or parts[0] != "lmdistill" or parts[1] not in registry.KINDS or parts[2][0] == "_":
         return None
     return parts[2] if cls.__name__.lower() == parts[2].replace("_", "") else None
 

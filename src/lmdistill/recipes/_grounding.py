@@ -11,7 +11,7 @@ from lmdistill.config import build, component, settings_of
 from lmdistill.errors import ConfigError
 from lmdistill.ground import Queries, by_gold, candidates, ground, open_reranker
 from lmdistill.knowledge import KnowledgeBase, open_base
-from lmdistill.objectives.rationale_reranking import RationaleReranking
+from lmdistill.objectives import Objective
 from lmdistill.rerankers import RerankerSettings
 from lmdistill.retrievers import Retriever, RetrieverSettings
 from lmdistill.retrievers.dense import Dense
@@ -26,7 +26,7 @@ class Reranking:
 
     from_rationale: int = 32
     from_question: int = 32
-    objective: RationaleReranking = field(default_factory=RationaleReranking)
+    objective: Objective = component("objectives", "rationale_reranking")
     train: TrainSettings = field(
         default_factory=lambda: TrainSettings(epochs=3, batch_size=16, learning_rate=1e-4, warmup=0.05)
     )
