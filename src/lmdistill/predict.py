@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -88,7 +89,7 @@ def predict(
     if folder is None:
         return list(_predict(student, objective, task, items, decoding))
     settings = {"decoding": config.settings_of(decoding), "objective": config.settings_of(objective)}
-    inputs = {"items": digest_rows(items)}
+    inputs = {"items": digest_rows(items), "student": _weights(student)}
     with stage(folder, "predict", settings=settings, inputs=inputs) as opened:
         if not opened.done:
             write_rows(opened.path(), _predict(student, objective, task, items, decoding))
@@ -214,6 +215,15 @@ def _with_confidence(
         bare.append(objective.with_answer(prediction.text, "").strip())
     pairs = zip(predictions, student.logprobs(sources, targets, bare if objective.thinks else ()), strict=True)
     return [one if one.answer is None else replace(one, confidence=math.exp(logprob)) for one, logprob in pairs]
+
+
+def _weights(student: Any) -> str:
+    """A digest of a student's weights, so that one student's predictions are never served for another's."""
+    summed = hashlib.sha256()
+    for name, p in student.named_parameters() if hasattr(student, "named_parameters") else ():
+        summed.update(name.encode())
+        summed.update(p.detach().float().cpu().numpy().tobytes())
+    return summed.hexdigest()[:16]
 
 
 def _abstained(prediction: Prediction, decoding: Decoding) -> Prediction:

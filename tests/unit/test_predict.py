@@ -132,3 +132,12 @@ def test_a_student_folder_that_lacks_a_file_names_it(tmp_path: Path, lacking: st
     (tmp_path / lacking).unlink()
     with pytest.raises(StoreError, match=lacking):
         open_student(tmp_path)
+
+
+def test_one_student_s_predictions_are_not_served_for_another_s(tmp_path: Path) -> None:
+    from lmdistill.students.seq2seq import Seq2seq
+
+    first, second = (Seq2seq().open(["sky rose blue red"], seed=seed) for seed in (0, 1))
+    predict(first, LabelOnly(), Colours(), ITEMS, folder=tmp_path, decoding=Decoding(max_tokens=3))
+    with pytest.raises(StoreError, match="input student"):
+        predict(second, LabelOnly(), Colours(), ITEMS, folder=tmp_path, decoding=Decoding(max_tokens=3))
