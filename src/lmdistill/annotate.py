@@ -27,6 +27,7 @@ from lmdistill.pricing import Budget, Ledger
 from lmdistill.progress import progress as show_progress
 from lmdistill.prompting import Prompter, Prompting, read_exemplars
 from lmdistill.response_cache import ResponseCache
+from lmdistill.shared import alone
 from lmdistill.store import Rows, Stage, digest_file, encode, read_manifest, stage
 from lmdistill.tasks import Task
 from lmdistill.teachers import TeacherSettings, run_async
@@ -83,7 +84,7 @@ def annotate(
         inputs["exemplars"] = digest_file(prompting.exemplar_file)
     if reparse:
         _reopen(folder)
-    with stage(folder, "annotate", settings=settings, inputs=inputs, seed=seed) as opened:
+    with alone(folder), stage(folder, "annotate", settings=settings, inputs=inputs, seed=seed) as opened:
         if opened.done:
             return opened.rows(Annotation)
         ledger = Ledger(budget)

@@ -35,6 +35,23 @@ def shared_stage(shared: Path, folder: Path, key: str) -> Iterator[Path]:
         yield target
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else who asks for it works in this folder meanwhile: who comes second waits, and then finds the work done.
+
+    Raises:
+        StoreError: the lock beside the folder cannot be made.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context((folder.parent / f".{folder.name}.lock").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StoreError(f"cannot lock {folder} ({error.strerror or error})") from error
+        yield
+
+
 def _link(folder: Path, target: Path) -> None:
     if folder.exists() and folder.resolve() == target.resolve():
         return

@@ -433,3 +433,24 @@ def test_every_style_works_with_the_scripted_teacher(tmp_path: Path, style: Any,
     examples = SUMS.examples("train")[:10]
     rows = annotate(SUMS, Scripted(), examples, folder=tmp_path / "a", prompting=Prompting(style=style, form=form))
     assert sum(SUMS.is_correct(row.example, row.answer) for row in rows) == 10
+
+
+def test_two_processes_in_one_folder_leave_what_one_leaves(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; from pathlib import Path; from lmdistill import registry; from lmdistill.annotate import annotate;"
+        "task = registry.load('tasks', 'sums')(train=400); teacher = registry.load('teachers', 'scripted')();"
+        "annotate(task, teacher, task.examples('train'), folder=Path(sys.argv[1]))"
+    )
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", program, str(folder)], stderr=subprocess.PIPE)
+
+    alone, first, second = (start(tmp_path / name) for name in ("alone", "both", "both"))
+    for process in (alone, first, second):
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said.decode()
+    rows = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("alone", "both")]
+    assert rows[0] == rows[1] and rows[0].count(b"\n") == 400
