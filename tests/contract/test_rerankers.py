@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ PAIRS = [
 ]
 TEXTS = [*(pair.query for pair in PAIRS), *(passage.text for passage in PASSAGES)]
 SETTINGS: dict[str, Any] = {"preset": "tiny", "max_length": 32}
-TRAINING = TrainSettings(steps=120, batch_size=6, learning_rate=5e-3, log_every=10, device="cpu", save_every=10_000)
+TRAINING = TrainSettings(steps=350, batch_size=6, learning_rate=3e-3, log_every=10, device="cpu", save_every=10_000)
 
 
 def opened(name: str, seed: int = 0, **more: Any) -> Any:
@@ -60,7 +61,8 @@ def trained_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trai
 def test_it_learns_what_the_rationale_would_have_found(name: str, trained_of: Callable[[str], Trained]) -> None:
     trained = trained_of(name)
     losses = [entry["loss"] for entry in trained.history if "loss" in entry]
-    assert losses[-1] < 0.5 * losses[0], losses
+    guessing = math.log(4)  # of the equally good four, at the last temperatures
+    assert sum(losses[-5:]) / 5 < 0.4 * guessing, losses
     found = [trained.student.rerank(pair.query, hits(PASSAGES), 1)[0].passage.id for pair in PAIRS]
     assert sum(own == f"p{i}" for i, own in enumerate(found)) >= 5, found
     again = open_reranker(trained.folder)
