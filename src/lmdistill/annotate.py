@@ -82,9 +82,10 @@ def annotate(
     if prompting.exemplar_file is not None:
         read_exemplars(prompting.exemplar_file)  # so that what is wrong with it is said first
         inputs["exemplars"] = digest_file(prompting.exemplar_file)
-    if reparse:
-        _reopen(folder)
-    with alone(folder), stage(folder, "annotate", settings=settings, inputs=inputs, seed=seed) as opened:
+    if reparse and not _annotated(folder):
+        raise StoreError(f"{folder} holds no annotations to parse again; leave 'reparse' out")
+    held = stage(folder, "annotate", settings=settings, inputs=inputs, seed=seed, again=reparse)
+    with alone(folder), held as opened:
         if opened.done:
             return opened.rows(Annotation)
         ledger = Ledger(budget)
@@ -150,13 +151,9 @@ def digest_examples(examples: Sequence[Example]) -> str:
     return found.hexdigest()[:16]
 
 
-def _reopen(folder: Path) -> None:
+def _annotated(folder: Path) -> bool:
     manifest = read_manifest(folder)
-    if manifest is None or manifest.stage != "annotate":
-        raise StoreError(f"{folder} holds no annotations to parse again; leave 'reparse' out")
-    (folder / "manifest.json").unlink()
-    (folder / "rows.jsonl").unlink(missing_ok=True)
-    (folder / "votes.jsonl").unlink(missing_ok=True)
+    return manifest is not None and manifest.stage == "annotate"
 
 
 # --- asking ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lmdistill.errors import TrainingError
 from lmdistill.objectives import Objective
 from lmdistill.store import seed_for
 from lmdistill.students import Trainable
@@ -60,18 +61,20 @@ class Batches:
         laid = self._pooled(epoch, pool)[place]
         mine = laid[self.rank :: self.processes]
         if not mine:  # fewer items than processes: take part with an item that weighs nothing
-            silent = [replace(view, weight=0.0) for view in laid[0].views]
-            mine = [replace(laid[0], views=silent)]
+            mine = [_silent(laid[0])]
         return list(self._micro(mine))
 
     def _pooled(self, epoch: int, pool: int) -> list[list[Laid]]:
         if self._pool is None or self._pool[0] != (epoch, pool):
             size = self.bucket * self.batch_size
             chosen = self._shuffled(epoch)[pool * size : (pool + 1) * size]
-            laid = [self.lay(self.items[i], epoch) for i in chosen]
+            laid = [one for one in (self.lay(self.items[i], epoch) for i in chosen) if one.views]
+            if not laid:
+                raise TrainingError(f"none of {len(chosen)} items has anything to train on in epoch {epoch}")
             if self.bucket > 1:
                 laid.sort(key=lambda one: (one.source + one.target, one.source))
             steps = [laid[i : i + self.batch_size] for i in range(0, len(laid), self.batch_size)]
+            steps += [[_silent(laid[0])]] * (-(-len(chosen) // self.batch_size) - len(steps))
             if self.bucket > 1:
                 random.Random(seed_for(self.seed, "pool", epoch, pool)).shuffle(steps)
             self._pool = ((epoch, pool), steps)
@@ -103,3 +106,8 @@ class Batches:
                 batch, rows, source, target = [], len(one.views), one.source, one.target
             batch.append(one)
         yield batch
+
+
+def _silent(laid: Laid) -> Laid:
+    """The item with rows that weigh nothing: to take part in a step without changing it."""
+    return replace(laid, views=[replace(view, weight=0.0) for view in laid.views])

@@ -257,6 +257,7 @@ class Loop:
         if self.cursor.best is None or score > self.cursor.best:
             self.cursor.best, self.cursor.best_step, self.cursor.misses = score, step, 0
             self._save_student()
+            self._save_state()  # so that a resumed run knows of the student that lies in the folder
         else:
             self.cursor.misses += 1
 

@@ -45,6 +45,8 @@ def precision(settings: TrainSettings, accelerator: Accelerator, student: nn.Mod
                 f"the student's weights are float16 ({name}); T5 and many others overflow in it. Load them in "
                 "float32 and set train.precision=bf16 where the processor has it"
             )
+    if settings.precision == "fp32":
+        return None
     if settings.precision == "bf16" or accelerator.mixed_precision == "bf16":
         return torch.bfloat16
     capable = accelerator.device.type == "cuda" and torch.cuda.is_bf16_supported()

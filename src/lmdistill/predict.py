@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -17,7 +16,7 @@ from lmdistill.objectives import Objective, silver
 from lmdistill.progress import progress
 from lmdistill.store import digest_rows, seed_for, stage, write_rows
 from lmdistill.tasks import Task
-from lmdistill.train import CARD
+from lmdistill.train import CARD, digest_weights
 from lmdistill.types import Annotation, Completion, Parsed, Prediction, Sampling
 
 
@@ -89,7 +88,7 @@ def predict(
     if folder is None:
         return list(_predict(student, objective, task, items, decoding))
     settings = {"decoding": config.settings_of(decoding), "objective": config.settings_of(objective)}
-    inputs = {"items": digest_rows(items), "student": _weights(student)}
+    inputs = {"items": digest_rows(items), "student": digest_weights(student)}
     with stage(folder, "predict", settings=settings, inputs=inputs) as opened:
         if not opened.done:
             write_rows(opened.path(), _predict(student, objective, task, items, decoding))
@@ -215,15 +214,6 @@ def _with_confidence(
         bare.append(objective.with_answer(prediction.text, "").strip())
     pairs = zip(predictions, student.logprobs(sources, targets, bare if objective.thinks else ()), strict=True)
     return [one if one.answer is None else replace(one, confidence=math.exp(logprob)) for one, logprob in pairs]
-
-
-def _weights(student: Any) -> str:
-    """A digest of a student's weights, so that one student's predictions are never served for another's."""
-    summed = hashlib.sha256()
-    for name, p in student.named_parameters() if hasattr(student, "named_parameters") else ():
-        summed.update(name.encode())
-        summed.update(p.detach().float().cpu().numpy().tobytes())
-    return summed.hexdigest()[:16]
 
 
 def _abstained(prediction: Prediction, decoding: Decoding) -> Prediction:

@@ -87,7 +87,10 @@ def _read(path: Path) -> dict[str, Price]:
 
 @dataclass(frozen=True)
 class Budget:
-    """Caps that are never passed: a request that might pass one is not sent."""
+    """Caps that one call never passes: a request that might pass one is not sent.
+
+    What an earlier call of the same command spent does not count; its answers are kept and cost nothing again.
+    """
 
     max_cost: float | None = None
     max_requests: int | None = None

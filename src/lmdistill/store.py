@@ -89,11 +89,13 @@ def stage(
     settings: Mapping[str, Any],
     inputs: Mapping[str, str] | None = None,
     seed: int | None = None,
+    again: bool = False,
 ) -> Iterator[Stage]:
     """Open a stage's folder; on leaving without an error its manifest says `complete`.
 
     Args:
         settings: everything that changes the outcome. inputs: name -> digest of what is read.
+        again: do the work of a complete stage anew; what it left stays until it is replaced.
 
     Raises:
         StoreError: the folder holds another stage, or the same one with other settings (the message names them).
@@ -104,7 +106,7 @@ def stage(
         _refuse_foreign(folder)
     elif previous.key != manifest.key:
         raise StoreError(_belongs_elsewhere(folder, previous, manifest))
-    elif previous.status == "complete":
+    elif previous.status == "complete" and not again:
         yield Stage(folder, previous, done=True)
         return
     manifest.versions = versions()
@@ -150,6 +152,7 @@ def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file; --out names a folder")
     files = sorted(path.name for path in folder.glob("[!.]*") if path.is_file()) if folder.exists() else []
+    files = [name for name in files if name != "manifest.json"]  # another process of this run may just have written it
     if files:
         shown = ", ".join(files[:3]) + (" ..." if len(files) > 3 else "")
         raise StoreError(f"{folder} holds files that no run of lmdistill wrote ({shown}); choose another --out")

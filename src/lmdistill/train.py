@@ -8,6 +8,7 @@ and resumed ends with the same weights, bit for bit on a CPU.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -108,7 +109,7 @@ def train(
         "card": dict(card or {}),
         "teacher": None if teacher is None else name_of(teacher),
     }
-    inputs = {"items": digest_rows(items)}
+    inputs = {"items": digest_rows(items), "student": digest_weights(student)}
     if "teacher" in objective.needs and teacher is None:
         message = f"objective {name_of(objective)!r} needs a white-box teacher (its logits); none was given. "
         raise TrainingError(message + "Use teacher 'transformers', or an objective that learns from text alone")
@@ -125,6 +126,15 @@ def train(
             {"step": trained.step, "score": trained.score, "train_seconds": round(trained.seconds, 3)}
         )
         return trained
+
+
+def digest_weights(student: Any) -> str:
+    """A digest of a student's weights, so that what was made with one is never served for another."""
+    summed = hashlib.sha256()
+    for name, p in student.named_parameters() if hasattr(student, "named_parameters") else ():
+        summed.update(name.encode())
+        summed.update(p.detach().float().cpu().numpy().tobytes())
+    return summed.hexdigest()[:16]
 
 
 def total_steps(settings: TrainSettings, steps_per_epoch: int) -> int:

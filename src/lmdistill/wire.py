@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,18 +197,28 @@ def _tokens(logprobs: Any) -> tuple[TokenLogprob, ...]:
             TokenLogprob(
                 str(token.get("token", "")),
                 float(token["logprob"]),
-                tuple((str(one["token"]), float(one["logprob"])) for one in token.get("top_logprobs") or ()),
+                tuple(_alternatives(token.get("top_logprobs"))),
             )
             for token in content
             if isinstance(token, dict) and isinstance(token.get("logprob"), int | float)
         )
     tokens, values = logprobs.get("tokens") or (), logprobs.get("token_logprobs") or ()
-    tops = logprobs.get("top_logprobs") or [None] * len(tokens)
+    tops = logprobs.get("top_logprobs")
+    tops = tops if isinstance(tops, list) else [None] * len(tokens)
     return tuple(
-        TokenLogprob(str(token), float(value), tuple((str(k), float(v)) for k, v in (top or {}).items()))
+        TokenLogprob(str(token), float(value), tuple(_alternatives(top)))
         for token, value, top in zip(tokens, values, tops, strict=False)
         if isinstance(value, int | float)
     )
+
+
+def _alternatives(top: Any) -> Iterator[tuple[str, float]]:
+    """The best alternatives at a token, as a list of objects or as a mapping; what is malformed is passed over."""
+    if isinstance(top, dict):
+        top = [{"token": token, "logprob": value} for token, value in top.items()]
+    for one in top if isinstance(top, list) else ():
+        if isinstance(one, dict) and isinstance(one.get("logprob"), int | float):
+            yield str(one.get("token", "")), float(one["logprob"])
 
 
 def write_response(

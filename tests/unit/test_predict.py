@@ -141,3 +141,16 @@ def test_one_student_s_predictions_are_not_served_for_another_s(tmp_path: Path) 
     predict(first, LabelOnly(), Colours(), ITEMS, folder=tmp_path, decoding=Decoding(max_tokens=3))
     with pytest.raises(StoreError, match="input student"):
         predict(second, LabelOnly(), Colours(), ITEMS, folder=tmp_path, decoding=Decoding(max_tokens=3))
+
+
+@pytest.mark.parametrize("damage", ["no tokenizer", "cut weights"])
+def test_a_damaged_student_folder_is_refused(tmp_path: Path, damage: str) -> None:
+    from lmdistill.students.seq2seq import Seq2seq
+
+    Seq2seq().open(["a b c"], seed=0).save(tmp_path)
+    if damage == "no tokenizer":
+        (tmp_path / "tokenizer.json").unlink()
+    else:
+        (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:500])
+    with pytest.raises(StoreError, match="has no tokenizer" if damage == "no tokenizer" else "weights are damaged"):
+        Seq2seq(model=str(tmp_path)).open()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from lmdistill import config
+from lmdistill import config, registry
 from lmdistill.errors import DataError, StoreError
 from lmdistill.store import Rows
 
@@ -31,7 +32,20 @@ def gathered(cls: type[T], file: Path | None, sets: Sequence[str] | None, **name
         ConfigError: every wrong setting at once.
     """
     first = [f"{name}={value}" for name, value in named.items() if value]
-    return config.build(cls, config.load(file, [*first, *(sets or ())]))
+    return config.build(cls, without_recipe(cls, config.load(file, [*first, *(sets or ())])))
+
+
+def without_recipe(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those of the recipe that a run file names and this command has no use for.
+
+    So the run file of `run` also serves `annotate`, `predict` and `evaluate`.
+    """
+    recipe = settings.get("recipe")
+    if not isinstance(recipe, str) or "recipe" in cls.__dataclass_fields__:  # type: ignore[attr-defined]
+        return settings
+    known = {field.name for field in dataclasses.fields(registry.load("recipes", recipe))} | {"recipe"}
+    own = {field.name for field in dataclasses.fields(cls)}
+    return {key: value for key, value in settings.items() if key in own or key not in known}
 
 
 def rows_at(path: Path, kind: type[T]) -> Rows[T]:

@@ -12,6 +12,7 @@ import typer
 
 from lmdistill import config, store
 from lmdistill.annotate import annotate
+from lmdistill.cli._settings import without_recipe
 from lmdistill.cli._table import show_table
 from lmdistill.cli.run import AsJson, Config, Sets
 from lmdistill.errors import ConfigError
@@ -69,7 +70,7 @@ def command(
         "cache": None if cache is None else str(cache), "allow_failed": allow_failed,
     }  # fmt: skip
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    run = config.build(Annotate, config.load(config_file, [*given, *(sets or ())]))
+    run = config.build(Annotate, without_recipe(Annotate, config.load(config_file, [*given, *(sets or ())])))
     if out is None and not (dry_run or show):
         raise ConfigError("--out: name the folder for rows and manifest (or ask for --dry-run or --preview)")
     examples = _examples(run, out, invented, dry=dry_run or bool(show))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lmdistill import config, store
-from lmdistill.cli._settings import Config, Sets, Task, first_row, rows_at
+from lmdistill.cli._settings import Config, Sets, Task, first_row, rows_at, without_recipe
 from lmdistill.config import component
 from lmdistill.errors import ConfigError, DataError
 from lmdistill.objectives import Objective
@@ -43,7 +43,7 @@ def command(
     """Answer a task's examples with a trained student."""
     if out.is_dir():
         raise ConfigError(f"--out {out}: is a folder; name a file, as in predictions.jsonl")
-    given = config.load(config_file, [f"task={task}"] * bool(task) + list(sets or ()))
+    given = without_recipe(Settings, config.load(config_file, [f"task={task}"] * bool(task) + list(sets or ())))
     opened = open_student(student)
     known = {key: opened.card[key] for key in ("task", "decoding") if key in opened.card}
     settings = config.build(Settings, laid_over(known, given))

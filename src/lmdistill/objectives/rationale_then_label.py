@@ -57,9 +57,9 @@ class RationaleThenLabel(Objective):
 
     def views(self, item: Annotation, epoch: int, rng: random.Random) -> Sequence[View]:
         seen = chosen(item.rationales, "all", rng)
-        if self.rationales == "one" and len(seen) > self.at_once:
-            seen = [rng.choice(seen)] if self.at_once == 1 else rng.sample(list(seen), self.at_once)
         answered = [(group, one, answer) for group, one in seen if (answer := self._answer(item, one))]
+        if self.rationales == "one" and len(answered) > self.at_once:
+            answered = [rng.choice(answered)] if self.at_once == 1 else rng.sample(answered, self.at_once)
         if not answered:
             return self._bare(item)
         weight = 1.0 if self.rationales == "all" else 1.0 / len(answered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmdistill.errors import ConfigError, StoreError
@@ -38,6 +39,10 @@ RATES = (
 """What models call their dropout rates."""
 
 
+TOKENIZERS = ("tokenizer.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
+"""Files of which a transformers folder has at least one."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Where pretrained weights come from."""
@@ -52,11 +57,17 @@ def load_pretrained(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[
     Raises:
         StoreError: the folder or the Hub entry lacks a file (the message names it).
     """
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
+    folder = Path(checkpoint.name)
+    if (folder / "config.json").exists() and not any((folder / name).exists() for name in TOKENIZERS):
+        raise StoreError(f"{folder} has no tokenizer ({', '.join(TOKENIZERS)}); copy the whole folder again")
     try:
         model = auto.from_pretrained(checkpoint.name, revision=checkpoint.revision, use_safetensors=True, **options)
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, revision=checkpoint.revision)
+    except SafetensorError as error:
+        raise StoreError(f"student {checkpoint.name!r}: the weights are damaged ({error}); copy them again") from error
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         message = f"student {checkpoint.name!r} cannot be opened: {first} A transformers folder with config.json, "

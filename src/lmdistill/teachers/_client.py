@@ -181,6 +181,9 @@ class Client(Teacher):
             return Attempt("fatal", why=f"HTTP {answer.status}: the endpoint moved to {where}; set base_url to it")
         if answer.status == 429 and any(word in why.lower() for word in SPENT):
             return Attempt("fatal", why=f"{why}. The account has nothing left; what was answered is kept")
+        if wait is not None and wait > LONGEST_WAIT:
+            why = f"HTTP {answer.status}: the endpoint asks to wait {wait:,.0f} s"
+            return Attempt("fatal", why=f"{why}; what was answered is kept, so the same command goes on later")
         if answer.status in (429, 529) or (answer.status == 503 and wait is not None):
             return Attempt("slow down", why=f"HTTP {answer.status}", wait=wait)
         if answer.status in AGAIN:
@@ -193,7 +196,7 @@ class Client(Teacher):
             raw = raw.replace(secret.encode(), b"***")
         try:
             completions = read_response(json.loads(raw))[:wanted]
-        except ValueError as error:
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             return Attempt("again", why=f"no valid response ({type(error).__name__})")
         if len(completions) < wanted:  # the endpoint does not know `n`, or caps it
             self.most_samples = min(len(completions), self.most_samples or wanted)
@@ -219,6 +222,10 @@ class Client(Teacher):
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return SECRET.sub("***", text)
+
+
+LONGEST_WAIT = 900.0
+"""Seconds; an endpoint that asks for more is not waited for."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
