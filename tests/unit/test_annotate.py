@@ -253,6 +253,10 @@ def test_a_folder_can_be_parsed_again_in_place(tmp_path: Path, monkeypatch: pyte
     assert run(tmp_path, endpoint, reparse=True)[0].answer == "ja" and len(endpoint.asked) == 8
     with pytest.raises(StoreError, match="holds no annotations to parse again"):
         run(tmp_path, endpoint, "none", reparse=True)
+    before = (tmp_path / "a" / "rows.jsonl").read_bytes()
+    with pytest.raises(StoreError, match="belongs to another run"):
+        run(tmp_path, endpoint, sampling=Sampling(n=3), reparse=True)
+    assert len(endpoint.asked) == 8 and (tmp_path / "a" / "rows.jsonl").read_bytes() == before
 
 
 def test_equal_questions_are_asked_once(tmp_path: Path) -> None:

@@ -79,3 +79,21 @@ def test_micro_batches_keep_to_the_budget_unless_one_item_is_over_it() -> None:
         for micro in plan.step(i):
             cost = len(micro) * (max(one.source for one in micro) + max(one.target for one in micro))
             assert cost <= 150 or len(micro) == 1
+
+
+@dataclass(frozen=True)
+class EverySecondEpoch(LabelOnly):
+    """Some items have rows in even epochs only."""
+
+    def views(self, item: Annotation, epoch: int, rng: random.Random) -> Sequence[View]:
+        absent = epoch % 2 == 1 and int(item.id[1:]) % 4 != 0
+        return [] if absent else super().views(item, epoch, rng)
+
+
+def test_items_without_rows_in_an_epoch_are_passed_over() -> None:
+    plan = Batches(made(32), EverySecondEpoch(), Words(), batch_size=8, tokens=10_000, bucket=2, seed=0)  # type: ignore[arg-type]
+    for step in range(8):
+        micro = plan.step(step)
+        assert micro and all(one.views for batch in micro for one in batch)
+    odd = [one for step in range(4, 8) for batch in plan.step(step) for one in batch if one.views[0].weight]
+    assert sorted(one.item.id for one in odd) == sorted(f"e{i}" for i in range(0, 32, 4))

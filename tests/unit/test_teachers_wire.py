@@ -156,3 +156,23 @@ def test_half_a_surrogate_pair_can_be_sent() -> None:
 
 def test_equal_requests_have_equal_bytes() -> None:
     assert wire.write_json({"b": 1, "a": "ä"}) == wire.write_json({"a": "ä", "b": 1}) == '{"a":"ä","b":1}'.encode()
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {
+            "content": [
+                {"token": "a", "logprob": -1.0, "top_logprobs": [{"token": "b", "logprob": None}, {"logprob": -2}]}
+            ]
+        },
+        {"content": [{"token": "a", "logprob": -1.0, "top_logprobs": {"b": None}}]},
+        {"content": [{"token": "a", "logprob": -1.0, "top_logprobs": 3}]},
+        {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [["b"]]},
+        {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": 7},
+    ],
+)
+def test_malformed_alternatives_cost_no_answer(logprobs: Any) -> None:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"content": "a"}, "logprobs": logprobs}
+    (completion,) = wire.read_response({"choices": [choice]})
+    assert completion.text == "a" and completion.tokens[0].logprob == -1.0

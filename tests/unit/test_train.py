@@ -217,3 +217,21 @@ def test_a_tracker_gets_losses_and_validation_metrics(tmp_path: Path, monkeypatc
     )
     run(tmp_path, LabelOnly(), report_to=("tensorboard",), validate=lambda _: {"accuracy": 0.5}, eval_every=3)
     assert (0, "init") in told and (6, "train/loss") in told and (3, "valid/accuracy") in told
+
+
+def test_a_finished_training_is_not_served_for_another_starting_student(tmp_path: Path) -> None:
+    run(tmp_path, LabelOnly(), steps=2)
+    texts = ["predict: explain: plus and then more make", " ".join(map(str, range(14)))]
+    other = Seq2seq(dropout=0.0).open(texts, seed=2)
+    with pytest.raises(StoreError, match="input student"):
+        train(other, LabelOnly(), items(), settings=replace(SETTINGS, steps=2), folder=tmp_path)
+
+
+def test_explicit_fp32_is_honoured() -> None:
+    from types import SimpleNamespace
+
+    from lmdistill.machine import precision
+
+    launched = SimpleNamespace(mixed_precision="bf16", device=torch.device("cpu"))
+    assert precision(TrainSettings(precision="fp32"), launched, student()) is None  # type: ignore[arg-type]
+    assert precision(TrainSettings(), launched, student()) is torch.bfloat16  # type: ignore[arg-type]
