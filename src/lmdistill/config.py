@@ -58,7 +58,8 @@ def build(cls: type[T], settings: Mapping[str, Any], where: str = "") -> T:
     return typing.cast(T, built)
 
 
-def _build(cls: Any, settings: Any, where: str, problems: list[str]) -> Any:
+def _build(cls: Any, settings: Any, where: str, problems: list[str], base: Any = None) -> Any:
+    """An instance; what the settings leave out is taken from `base` (another instance) where there is one."""
     if not isinstance(settings, Mapping):
         problems.append(f"{where or cls.__name__}: a mapping was expected, got {settings!r}")
         return None
@@ -75,8 +76,11 @@ def _build(cls: Any, settings: Any, where: str, problems: list[str]) -> Any:
         if kind:
             values[key] = _components(kind, hints[key], _named(value, fields[key]), place, problems)
         else:
-            values[key] = _value(hints[key], value, place, problems)
+            values[key] = _value(hints[key], value, place, problems, _standing(fields[key], base))
     for name, field in fields.items():
+        if base is not None and name not in settings:
+            values[name] = getattr(base, name)
+            continue
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in settings:
             problems.append(f"{_at(where, name)}: is required")
@@ -91,6 +95,15 @@ def _build(cls: Any, settings: Any, where: str, problems: list[str]) -> Any:
     except (LmdistillError, TypeError, ValueError) as error:
         problems.append(f"{where or cls.__name__}: {error}")
     return None
+
+
+def _standing(field: dataclasses.Field[Any], base: Any) -> Any:
+    """What a setting is if nothing is said: `sampling: {n: 5}` changes n alone, whatever else a recipe prefers."""
+    if base is not None:
+        return getattr(base, field.name)
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else None
 
 
 def _named(value: Any, field: dataclasses.Field[Any]) -> Any:
@@ -130,7 +143,7 @@ def _component(kind: str, value: Any, where: str, problems: list[str]) -> Any:
     return _build(cls, {key: item for key, item in given.items() if key != "name"}, where, problems)
 
 
-def _value(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
+def _value(hint: Any, value: Any, where: str, problems: list[str], base: Any = None) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -139,10 +152,10 @@ def _value(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
             return None
         rest = [argument for argument in arguments if argument is not type(None)]
         if len(rest) == 1:
-            return _value(rest[0], value, where, problems)
+            return _value(rest[0], value, where, problems, base)
         for choice in rest:
             trial: list[str] = []
-            converted = _value(choice, value, where, trial)
+            converted = _value(choice, value, where, trial, base)
             if not trial:
                 return converted
         problems.append(f"{where}: expected {_name(hint)}, got {value!r}")
@@ -158,7 +171,7 @@ def _value(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
         name = _component_name(hint)
         if name and isinstance(value, Mapping) and value.get("name") == name:  # one component only may stand here
             value = {key: item for key, item in value.items() if key != "name"}
-        return _build(hint, value, where, problems)
+        return _build(hint, value, where, problems, base if type(base) is hint else None)
     if origin is tuple and isinstance(value, list | tuple):
         many = len(arguments) == 2 and arguments[1] is Ellipsis
         kinds = [arguments[0]] * len(value) if many else list(arguments)

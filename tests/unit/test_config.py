@@ -27,6 +27,12 @@ class Inner:
 
 
 @dataclass(frozen=True)
+class Deep:
+    inner: Inner = field(default_factory=Inner)
+    size: int = 1
+
+
+@dataclass(frozen=True)
 class Outer:
     task: str
     main: Curation = component("curation", "correct")
@@ -38,6 +44,8 @@ class Outer:
     names: tuple[str, ...] = ()
     pair: tuple[int, float] = (1, 2.0)
     limits: Mapping[str, int] = field(default_factory=dict)
+    tuned: Inner = field(default_factory=lambda: Inner(steps=7, rate=0.5))
+    deep: Deep | None = field(default_factory=lambda: Deep(Inner(steps=3, rate=0.25), 9))
     flag: bool = False
     anything: Any = None
     bound: int | str = 3
@@ -54,6 +62,14 @@ def problems(settings: dict[str, Any]) -> list[str]:
 
 
 # --- building ---
+
+
+def test_what_is_not_said_stays_as_the_recipe_prefers_it() -> None:
+    built = config.build(Outer, {"task": "t", "tuned": {"steps": 5}, "deep": {"inner": {"steps": 4}}})
+    assert built.tuned == Inner(steps=5, rate=0.5)
+    assert built.deep == Deep(Inner(steps=4, rate=0.25), 9)
+    assert config.build(Outer, {"task": "t", "other": {"steps": 5}}).other == Inner(steps=5), "of None, nothing stays"
+    assert config.build(Outer, {"task": "t", "deep": None}).deep is None
 
 
 def test_defaults_and_nesting() -> None:
