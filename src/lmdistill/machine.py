@@ -40,10 +40,11 @@ def precision(settings: TrainSettings, accelerator: Accelerator, student: nn.Mod
         TrainingError: weights in half precision (T5 and its kin overflow there, and losses turn into not-a-number).
     """
     for name, p in student.named_parameters():
-        if p.dtype == torch.float16:
+        if p.requires_grad and p.dtype in (torch.float16, torch.bfloat16):
+            kind = str(p.dtype).removeprefix("torch.")
             raise TrainingError(
-                f"the student's weights are float16 ({name}); T5 and many others overflow in it. Load them in "
-                "float32 and set train.precision=bf16 where the processor has it"
+                f"the student's weights are {kind} ({name}): small updates are rounded away in it, and T5 overflows in "
+                "float16. Open it in float32, as lmdistill's students do, and set train.precision=bf16"
             )
     if settings.precision == "fp32":
         return None

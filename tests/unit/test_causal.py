@@ -47,6 +47,16 @@ def test_prompts_of_any_length_are_answered_as_if_alone(shape: str) -> None:
     assert len(set(together)) > 1
 
 
+@pytest.mark.parametrize("kind", [Causal, Seq2seq])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_checkpoint_in_half_precision_is_opened_in_float32(tmp_path: Path, kind: Any, dtype: torch.dtype) -> None:
+    one = kind(preset="nano").open(TEXTS, seed=1)
+    one.model.to(dtype).save_pretrained(tmp_path)
+    one.tokenizer.save_pretrained(tmp_path)
+    again = kind(model=str(tmp_path)).open()
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+
+
 def test_the_end_of_sequence_is_trained_and_stops_generation() -> None:
     one = Causal(dropout=0.0).open(TEXTS, seed=1)
     assert one.source_tokens("w1 w2")[-1] == one.eos, "the vocabulary's own mark separates source and target"

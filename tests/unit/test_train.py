@@ -143,9 +143,10 @@ def test_a_loss_that_is_not_finite_is_explained(tmp_path: Path) -> None:
         run(tmp_path, LabelOnly(), learning_rate=1e30, optimizer="sgd", clip=0.0, steps=50)
 
 
-def test_half_precision_weights_are_refused(tmp_path: Path) -> None:
-    half = student().half()
-    with pytest.raises(TrainingError, match=r"float16.*bf16"):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    half = student().to(dtype)
+    with pytest.raises(TrainingError, match=rf"{str(dtype).removeprefix('torch.')}.*float32.*bf16"):
         train(half, LabelOnly(), items(), settings=SETTINGS, folder=tmp_path)
 
 

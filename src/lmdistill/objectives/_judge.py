@@ -168,7 +168,7 @@ def pretrained_encoder(path: str) -> tuple[Any, Any]:
     from lmdistill.errors import StoreError
 
     try:
-        model = AutoModel.from_pretrained(path, use_safetensors=True)
+        model = AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]

@@ -109,7 +109,10 @@ class Encoded(RerankerSettings):
 
 def _pretrained(auto: Any, name: str, revision: str | None, seed: int, options: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    options.setdefault("dtype", torch.float32)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # a head that the checkpoint lacks is drawn

@@ -54,12 +54,19 @@ class Checkpoint:
 def load_pretrained(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any, Any]:
     """A model and its tokenizer from a folder or the Hub; weights in safetensors only, no remote code.
 
+    Weights are float32 whatever the checkpoint holds (OPT is released in float16, Qwen and Llama in bfloat16): small
+    updates would be rounded away in them. Training computes in bfloat16 where the device has it.
+
     Raises:
         StoreError: the folder or the Hub entry lacks a file (the message names it).
     """
+    import torch
     from safetensors import SafetensorError
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    options.setdefault("dtype", torch.float32)
     folder = Path(checkpoint.name)
     if (folder / "config.json").exists() and not any((folder / name).exists() for name in TOKENIZERS):
         raise StoreError(f"{folder} has no tokenizer ({', '.join(TOKENIZERS)}); copy the whole folder again")
