@@ -95,7 +95,7 @@ class _Board:
 
     def add(self, bar: Bar) -> None:
         with self.lock:
-            if not _first_process():
+            if not first_process():
                 return
             self.bars[bar] = None
             if _is_terminal():
@@ -124,7 +124,7 @@ class _Board:
             self.display.update(task, completed=bar.done, total=bar.total, live=live)
         elif bar in self.said and time.monotonic() - self.said[bar] >= PLAIN_EVERY:
             self.said[bar] = time.monotonic()
-            _print(bar.line())
+            note(bar.line())
 
     def remove(self, bar: Bar) -> None:
         with self.lock:
@@ -140,7 +140,7 @@ class _Board:
                 return
             self.display.stop()
             self.display = None
-            _print(bar.summary())
+            note(bar.summary())
 
 
 _board = _Board()
@@ -204,11 +204,13 @@ def _is_terminal() -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _first_process() -> bool:
+def first_process() -> bool:
+    """Whether this process is the one of several that speaks and writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def _print(line: str) -> None:
+def note(line: str) -> None:
+    """A line for whoever watches; it goes where progress goes."""
     stream = _stderr()
     if stream is not None:
         with contextlib.suppress(OSError):  # a broken pipe stops no work

@@ -26,7 +26,6 @@ KINDS = (
     "losses",
     "objectives",
     "metrics",
-    "exporters",
     "recipes",
 )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lmdistill.errors import StoreError
+from lmdistill.progress import note
 
 
 @contextlib.contextmanager
@@ -46,7 +47,11 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             file = held.enter_context((folder.parent / f".{folder.name}.lock").open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                note(f"{folder}: another process works here; waiting until it ends")
+                fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             raise StoreError(f"cannot lock {folder} ({error.strerror or error})") from error
         yield

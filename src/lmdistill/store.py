@@ -104,7 +104,7 @@ def stage(
     previous = read_manifest(folder)
     if previous is None:
         _refuse_foreign(folder)
-    elif previous.key != manifest.key:
+    elif previous.key != manifest.key and not (previous.status != "complete" and _nothing_done(folder)):
         raise StoreError(_belongs_elsewhere(folder, previous, manifest))
     elif previous.status == "complete" and not again:
         yield Stage(folder, previous, done=True)
@@ -145,6 +145,11 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise StoreError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise StoreError(f"{path} is damaged ({error}); remove the folder to make it again") from error
+
+
+def _nothing_done(folder: Path) -> bool:
+    """A stage that failed before it wrote a row (a mistyped endpoint) claims no folder."""
+    return all(path.name == "manifest.json" or path.name.startswith(".") for path in folder.iterdir())
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -8,6 +8,7 @@ and resumed ends with the same weights, bit for bit on a CPU.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -20,7 +21,9 @@ from lmdistill import __version__
 from lmdistill.config import settings_of
 from lmdistill.errors import TrainingError
 from lmdistill.objectives import Objective
+from lmdistill.progress import first_process
 from lmdistill.registry import name_of
+from lmdistill.shared import alone
 from lmdistill.store import Stage, digest_rows, stage
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -113,7 +116,8 @@ def train(
     if "teacher" in objective.needs and teacher is None:
         message = f"objective {name_of(objective)!r} needs a white-box teacher (its logits); none was given. "
         raise TrainingError(message + "Use teacher 'transformers', or an objective that learns from text alone")
-    with stage(folder, "train", settings=described, inputs=inputs, seed=seed) as opened:
+    held = alone(folder) if first_process() else contextlib.nullcontext()
+    with held, stage(folder, "train", settings=described, inputs=inputs, seed=seed) as opened:
         if opened.done:
             return _reopened(student, opened)
         from lmdistill.loop import Loop

@@ -77,6 +77,14 @@ def test_predict_then_evaluate(call: Call, student: Path, tmp_path: Path) -> Non
     assert out.startswith(f"predictions: {file} (")
     assert out.rstrip().endswith("of 12 answered)")
     rows = store.Rows(file, Prediction)
+    kept = file.read_bytes()
+    code, _, err = call("predict", "--student", student, "--out", file, "--limit", 3)
+    assert (code, file.read_bytes()) == (2, kept)
+    assert "is there already" in err
+    again = tmp_path / "again.jsonl"
+    again.write_text("old")
+    assert call("predict", "--student", student, "--out", again, "--overwrite")[0] == 0
+    assert again.read_bytes() == kept
     gold = load("tasks", "nli")(train=40, valid=8, test=12).examples("test")
     assert [one.example for one in rows] == list(gold)
 

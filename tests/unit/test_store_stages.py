@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from lmdistill import store
 from lmdistill.errors import StoreError
+from lmdistill.shared import alone
 from lmdistill.types import Example
 
 
@@ -155,3 +157,37 @@ def test_an_older_manifest_with_fewer_fields_is_still_read(tmp_path: Path) -> No
     value["from_a_newer_version"] = True
     path.write_text(json.dumps(value))
     assert run(tmp_path / "s", n=3).done
+
+
+def test_who_comes_second_waits_says_so_and_finds_the_work_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, found = threading.Event(), []
+
+    def second() -> None:
+        begun.set()
+        with alone(tmp_path / "s"):
+            found.append(run(tmp_path / "s").done)
+
+    other = threading.Thread(target=second)
+    with alone(tmp_path / "s"):
+        other.start()
+        begun.wait()
+        other.join(0.2)
+        assert other.is_alive()
+        assert not run(tmp_path / "s").done
+    other.join()
+    assert found == [True]
+    assert "another process works here; waiting" in capsys.readouterr().err
+
+
+def test_a_stage_that_failed_before_its_first_row_claims_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), store.stage(tmp_path / "s", "annotate", settings={"url": "mistyped"}):
+        raise RuntimeError
+    assert not run(tmp_path / "s", n=3).done
+    assert run(tmp_path / "s", n=3).done
+    with pytest.raises(RuntimeError), store.stage(tmp_path / "t", "annotate", settings={}) as opened:
+        store.write_rows(opened.path("answers.jsonl"), [Example("0", "q")])
+        raise RuntimeError
+    with pytest.raises(StoreError):
+        run(tmp_path / "t", n=3)

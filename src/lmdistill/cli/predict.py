@@ -37,12 +37,15 @@ def command(
         Path | None, typer.Option("--items", help="Annotated rows to answer instead of a split; passages ride along.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Answer the first so many only.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     config_file: Config = None,
     sets: Sets = None,
 ) -> None:
     """Answer a task's examples with a trained student."""
     if out.is_dir():
         raise ConfigError(f"--out {out}: is a folder; name a file, as in predictions.jsonl")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"--out {out}: is there already; name another file, or give --overwrite to replace it")
     given = without_recipe(Settings, config.load(config_file, [f"task={task}"] * bool(task) + list(sets or ())))
     opened = open_student(student)
     known = {key: opened.card[key] for key in ("task", "decoding") if key in opened.card}
