@@ -49,7 +49,14 @@ from lmdistill.types import Annotation, Sampling
 SUMS = Sums(train=1000, test=500, largest=10, largest_step=5, wordings=3, reordered=0.2)
 PATHS = Paths(train=300, test=500, largest=15, largest_step=5)
 TRAIN = TrainSettings(
-    steps=800, batch_size=32, learning_rate=5e-3, warmup=0.05, clip=1.0, log_every=200, save_every=100_000, device="cpu"
+    steps=1600,
+    batch_size=32,
+    learning_rate=3e-3,
+    warmup=0.05,
+    clip=1.0,
+    log_every=400,
+    save_every=100_000,
+    device="cpu",
 )
 GREEDY = Decoding(max_tokens=60)
 VOTE = Decoding(max_tokens=60, samples=10, temperature=0.7)
