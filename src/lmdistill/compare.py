@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from lmdistill import config, runfile
+from lmdistill.beforehand import Step
 from lmdistill.codec import encode
-from lmdistill.errors import StoreError, UnknownName
-from lmdistill.grid import Cell, Comparison, cells_of
+from lmdistill.errors import ConfigError, StoreError, UnknownName
+from lmdistill.grid import Cell, Comparison, cells_of, first_steps
 from lmdistill.progress import progress
 from lmdistill.runs import Call, Ended, run_many
 from lmdistill.store import Manifest, read_manifest, versions, write_json
@@ -56,19 +57,28 @@ def compare(
         ConfigError: wrong settings in any cell, all at once, before anything runs.
         StoreError: the folder belongs to something else.
     """
-    cells = cells_of(comparison, out)
+    steps = first_steps(comparison, out)
+    runs = [Cell(one.name, one.recipe, {}, one.seed, one.settings, one.folder) for one in steps if one.recipe]
+    rest = cells_of(comparison, out)
+    cells = [*runs, *rest]
     manifest = _manifest(comparison, out)
-    calls = [Call(cell.name, cell.recipe, cell.settings, cell.folder) for cell in cells]
+    calls = [Call(cell.name, cell.recipe, cell.settings, cell.folder) for cell in rest]
     ends: dict[Path, Ended] = {}
     _write(out, manifest, cells, ends)
+
+    def note(ended: Ended) -> None:
+        ends[ended.call.out] = ended
+        _write(out, manifest, cells, ends)
+        bar.advance(failed=sum(one.report is None for one in ends.values()) or None)
+        if tell is not None:
+            tell(ended, len(ends), len(cells))
+
     try:
         with progress("compare", len(cells), "cells") as bar:
+            for step in steps:
+                _beforehand(step, threads * workers, note)
             for ended in run_many(calls, workers=workers, threads=threads):
-                ends[ended.call.out] = ended
-                _write(out, manifest, cells, ends)
-                bar.advance(failed=sum(one.report is None for one in ends.values()) or None)
-                if tell is not None:
-                    tell(ended, len(ends), len(cells))
+                note(ended)
     except BaseException:
         manifest.status = "interrupted"
         _write(out, manifest, cells, ends)
@@ -76,6 +86,25 @@ def compare(
     manifest.status = "partial" if any(ended.report is None for ended in ends.values()) else "complete"
     _write(out, manifest, cells, ends)
     return [ends[cell.folder] for cell in cells]
+
+
+def _beforehand(step: Step, threads: int, note: Callable[[Ended], None]) -> None:
+    """One thing that cells need.
+
+    Raises:
+        ConfigError: it failed, so that no cell can be run; the message holds what it said.
+    """
+    if not step.recipe:
+        step.prune()
+        return
+    call = Call(step.name, step.recipe, step.settings, step.folder)
+    (ended,) = run_many([call], workers=1, threads=threads)
+    note(ended)
+    if ended.report is None:
+        raise ConfigError(f"first.{step.name} failed, and the cells need it; it said:\n{ended.error}")
+    students = ended.report.facts.get("students", {})
+    if students:
+        step.link(next(iter(students.values())))
 
 
 # --- the folder ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmdistill import config, registry
+from lmdistill.beforehand import Step, keyed, resolved, steps_of
 from lmdistill.codec import digest
 from lmdistill.costing import Costs
 from lmdistill.errors import ConfigError, LmdistillError, UnknownName, did_you_mean
@@ -29,7 +30,8 @@ class Comparison:
     not the recipe's name). `settings` are given to every recipe that has them. `students` is a list of students or a
     mapping of titles to them; `vary` a mapping of a dotted setting to its values. A recipe that lacks an axis (one
     that trains nothing has no student and no seed) is run once for it. `baseline` names the method that the others are
-    measured against (default: the first); `metric` the metric (default: the first of the reports).
+    measured against (default: the first); `metric` the metric (default: the first of the reports). `first` names what
+    is made before the cells (see `beforehand`); `ceiling` the method whose distance to the baseline others may close.
     """
 
     recipes: Any
@@ -38,7 +40,9 @@ class Comparison:
     fractions: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0,)
     vary: Mapping[str, Any] = field(default_factory=dict)
+    first: Mapping[str, Any] = field(default_factory=dict)
     baseline: str | None = None
+    ceiling: str | None = None
     metric: str | None = None
     title: str = ""
     question: str = ""
@@ -50,9 +54,11 @@ class Comparison:
             problems.append("recipes: name at least one (see `lmdistill list recipes`)")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             problems.append(f"seeds: {list(self.seeds)} must name at least one seed, and each once")
-        if self.baseline is not None and self.baseline not in methods_of(self):
-            near = did_you_mean(self.baseline, methods_of(self))
-            problems.append(f"baseline: {self.baseline!r} is none of the recipes{near}")
+        methods = [*methods_of(self), *self.first]
+        for place, name in (("baseline", self.baseline), ("ceiling", self.ceiling)):
+            if name is not None and name not in methods:
+                problems.append(f"{place}: {name!r} is none of the recipes{did_you_mean(name, methods)}")
+        problems += [f"first.{name}: a recipe has that title" for name in self.first if name in methods_of(self)]
         problems += [f"vary.{key}: a list of values was expected" for key in self.vary if not listed(self.vary[key])]
         if problems:
             raise ConfigError(problems)
@@ -115,9 +121,18 @@ def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
             problems[f"{place}.{key}: no recipe of this comparison has it{did_you_mean(head, known)}"] = None
         if head in OWN and head != "cache":
             problems[f"{place}.{key}: the comparison sets it itself; use its own key 'recipes' or 'seeds'"] = None
+    try:
+        steps = [] if problems else first_steps(comparison, out)
+    except ConfigError as error:
+        problems.update(dict.fromkeys(error.problems))
     cells: dict[Path, Cell] = {}
     for title, names in fields.items() if not problems else ():
-        for cell in _cells_of(comparison, title, names, out):
+        try:
+            made = list(_cells_of(comparison, title, names, out, steps))
+        except ConfigError as error:
+            problems.update((f"recipes.{title}: {problem}", None) for problem in error.problems)
+            continue
+        for cell in made:
             if cell.folder not in cells:
                 cells[cell.folder] = cell
                 problems.update(dict.fromkeys(_refused(cell)))
@@ -126,7 +141,12 @@ def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
     return list(cells.values())
 
 
-def _cells_of(comparison: Comparison, title: str, names: set[str], out: Path) -> Iterator[Cell]:
+def first_steps(comparison: Comparison, out: Path) -> list[Step]:
+    """What is made before the cells, in order."""
+    return steps_of(comparison.first, comparison.settings, comparison.seeds[0], out, overlaid)
+
+
+def _cells_of(comparison: Comparison, title: str, names: set[str], out: Path, steps: list[Step]) -> Iterator[Cell]:
     """The cells of one method; `names` are the settings that its recipe has."""
     own = dict(methods_of(comparison)[title])
     recipe = own.pop("recipe")
@@ -152,7 +172,8 @@ def _cells_of(comparison: Comparison, title: str, names: set[str], out: Path) ->
         seed = about.pop("seed", None)
         identity = {key: value for key, value in settings.items() if key not in ("cache", "shared", "seeds")}
         slug = re.sub(r"[^a-z0-9.]+", "-", " ".join([title, *map(brief, about.values())]).casefold()).strip("-")
-        folder = out / "cells" / f"{slug[:60]}-{digest([recipe, title, identity])[:8]}"
+        folder = out / "cells" / f"{slug[:60]}-{digest([recipe, title, keyed(identity, steps)])[:8]}"
+        settings = resolved(settings, steps)
         where = {name: str(path) for name, path in _shared(out.absolute(), settings).items() if name in names}
         yield Cell(title, recipe, about, seed, where | settings, folder if seed is None else folder / f"seed-{seed}")
 

@@ -118,6 +118,7 @@ class Outcomes:
     metric: str
     baseline: str
     costs: Costs
+    ceiling: str | None = None
     failed: Sequence[Mapping[str, Any]] = ()
     waiting: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -177,11 +178,22 @@ def load(folders: Sequence[Path], *, costs: Costs | None = None, metric: str | N
     if not any(arm.estimate(chosen) for arm in arms):
         raise ConfigError(f"metric: {chosen!r} is in no report{did_you_mean(chosen, known)} Known: {', '.join(known)}")
     stated = costs or (config.build(Costs, about["cost"]) if "cost" in about else Costs())
-    present = [arm.method for arm in arms]
+    present = [arm.method for arm in arms if arm.method not in about.get("first", {})] or [arms[0].method]
     baseline = about.get("baseline") or present[0]
     title = about.get("title") or (arms[0].report.name if len(arms) == 1 else _title(arms))
     settings = about or {arm.title: arm.report.settings for arm in arms}
-    return Outcomes(title, about.get("question", ""), tuple(arms), chosen, baseline, stated, failed, waiting, settings)
+    return Outcomes(
+        title=title,
+        question=about.get("question", ""),
+        arms=tuple(arms),
+        metric=chosen,
+        baseline=baseline,
+        costs=stated,
+        ceiling=about.get("ceiling"),
+        failed=failed,
+        waiting=waiting,
+        settings=settings,
+    )
 
 
 def _title(arms: Sequence[Arm]) -> str:

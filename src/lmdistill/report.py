@@ -25,7 +25,7 @@ from lmdistill.grid import brief
 from lmdistill.outcomes import Arm, Outcomes
 from lmdistill.report_charts import drawings
 from lmdistill.store import versions, write_json, write_text
-from lmdistill.verdicts import detectable, pairs_of
+from lmdistill.verdicts import detectable, gaps_closed, pairs_of
 
 ITEMS = 500
 """Test items that the page's browser holds."""
@@ -65,6 +65,8 @@ def gathered(outcomes: Outcomes) -> dict[str, Any]:
             {**asdict(pair), "significant": pair.significant, "methods": [method[pair.first], method[pair.second]]}
             for pair in pairs
         ],
+        "ceiling": outcomes.ceiling,
+        "gaps": [asdict(one) for one in gaps_closed(outcomes)],
         "detectable": None if limit is None else asdict(limit),
         "confusions": [one for arm in full if (one := report_parts.confusion(arm))],
         "calibration": [one for arm in full if (one := report_parts.calibration(arm))],
@@ -175,9 +177,22 @@ def markdown(found: Mapping[str, Any]) -> str:
             ps = [f"{pair[key]:.4f}" for key in ("p", "holm", "benjamini_hochberg")]
             shown = [f"{pair['value']:+.3f}", f"{pair['low']:+.3f} to {pair['high']:+.3f}", *ps]
             lines.append(_row([pair["where"], *pair["methods"], *shown]))
+    if found["gaps"]:
+        lines += ["", f"{_gap_note(found)}:", "", *_table(["where", "method", "gap closed", "95 % interval"])]
+        for gap in found["gaps"]:
+            one = gap["share"]
+            shown = [f"{one['value']:.2f}", f"{one['low']:.2f} to {one['high']:.2f}"] if one else ["no gap", ""]
+            lines.append(_row([gap["where"], gap["method"], *shown]))
     for row in found["failed"]:
         lines += ["", f"Failed: {_plain(row['name'])}", "", *(f"    {line}" for line in str(row["error"]).splitlines())]
     return "\n".join(lines) + "\n"
+
+
+def _gap_note(found: Mapping[str, Any]) -> str:
+    return (
+        f"The share of the distance from {_plain(found['baseline'])} to {_plain(found['ceiling'])} that each method "
+        "closes, given only where that distance is above 0 for sure (95 %)"
+    )
 
 
 def _axes(found: Mapping[str, Any]) -> list[str]:

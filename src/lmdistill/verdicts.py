@@ -15,12 +15,17 @@ from lmdistill.significance import (
     mcnemar,
     minimum_detectable_difference,
     paired_bootstrap,
+    share_of_gap,
 )
 from lmdistill.types import Estimate
 
 ALL_PAIRS_UP_TO = 6
 """Methods up to which every pair is tested; of more, each against the baseline."""
 LEVEL = 0.05
+
+
+Scores = dict[int, dict[str, float]]
+"""Seed -> test item -> value."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,16 @@ class Pair:
     @property
     def significant(self) -> bool:
         return self.holm < LEVEL
+
+
+@dataclass(frozen=True)
+class Closed:
+    """How much of the distance from the baseline to the ceiling a method closes; `share` is None without a gap."""
+
+    where: str
+    title: str
+    method: str
+    share: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,31 @@ def pairs_of(outcomes: Outcomes) -> list[Pair]:
     ]
 
 
+def gaps_closed(outcomes: Outcomes) -> list[Closed]:
+    """The gap that each method closes, where the comparison names a ceiling and items are scored one by one."""
+    found: dict[str, Closed] = {}
+    for key, arms in outcomes.groups().items() if outcomes.ceiling else ():
+        named = {arm.method: arm for arm in arms}
+        low, high = named.get(outcomes.baseline), named.get(outcomes.ceiling or "")
+        for arm in arms if low and high else ():
+            if arm in (low, high) or arm.title in found:
+                continue
+            three = _by_item([one.scores(outcomes.metric) for one in (arm, low, high) if one])
+            if three:
+                where = ", ".join(f"{name} {value}" for name, value in key)
+                found[arm.title] = Closed(where, arm.title, arm.method, share_of_gap(*three))
+    return list(found.values())
+
+
+def _by_item(every: Sequence[Scores]) -> list[list[float]]:
+    """Each arm's mean over seeds of every item that all runs of all arms have scored."""
+    runs = [[scores for scores in own.values() if scores] for own in every]
+    if not all(runs):
+        return []
+    ids = [name for name in runs[0][0] if all(name in scores for own in runs for scores in own)]
+    return [[sum(scores[name] for scores in own) / len(own) for name in ids] for own in runs] if ids else []
+
+
 def _chosen(arms: Sequence[Arm], baseline: str) -> list[tuple[Arm, Arm]]:
     """Pairs to test, the baseline always second."""
     against = [arm for arm in arms if arm.method == baseline]
@@ -95,9 +135,6 @@ def _chosen(arms: Sequence[Arm], baseline: str) -> list[tuple[Arm, Arm]]:
     if len(arms) <= ALL_PAIRS_UP_TO:
         chosen += itertools.combinations(others, 2)
     return chosen
-
-
-Scores = dict[int, dict[str, float]]
 
 
 def pair_of(where: str, first: Arm, second: Arm, metric: str) -> Pair | None:

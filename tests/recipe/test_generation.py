@@ -156,13 +156,16 @@ def test_an_endpoint_s_few_logprobs_teach(tmp_path: Path) -> None:
     assert 0 < unsure < len(store.arrays["tail"]), "some positions have an alternative, labels and others are sure"
 
 
-def test_the_eight_stages_are_a_comparison_without_a_mistake(tmp_path: Path) -> None:
+def test_the_eight_stages_are_comparisons_without_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lmdistill.compare import read
     from lmdistill.grid import cells_of
 
-    stages = Path(__file__).parents[2] / "examples" / "kd4gen" / "stages.yaml"
-    cells = cells_of(read(stages), tmp_path)
-    assert len(cells) == 3 * 16 and {cell.method[0] for cell in cells} == set("12345678")
+    monkeypatch.setenv("LMDISTILL_DATA", "/data")
+    for source, count in (("kd_stages", 3 * 15), (Path(__file__).parents[2] / "examples/kd4gen/fairytaleqa.yaml", 6)):
+        comparison = read(source)
+        cells = cells_of(comparison, tmp_path)
+        assert len(cells) == count and {cell.method[0] for cell in cells} >= set("3478")
+        assert comparison.ceiling == "teacher" and comparison.baseline == "3 fine-tune"
 
 
 def test_a_student_teaches_the_next_one(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import pytest
 from lmdistill import config
 from lmdistill.compare import compare, read, studies
 from lmdistill.errors import ConfigError, StoreError, UnknownName
-from lmdistill.grid import Comparison, cells_of, overlaid
+from lmdistill.grid import Comparison, cells_of, first_steps, overlaid
 from lmdistill.outcomes import load
+from lmdistill.verdicts import gaps_closed
 
 TASK = {"name": "sums", "train": 20, "valid": 4, "test": 10}
 ASKED: dict[str, Any] = {  # recipes that train nothing: a cell takes a second
@@ -229,6 +230,81 @@ def test_trained_cells_share_what_the_teacher_said(tmp_path: Path) -> None:
     outcomes = load([tmp_path])
     assert [sorted(arm.runs) for arm in outcomes.arms] == [[0, 1], [0, 1]]
     assert all(arm.report.facts["annotation"]["complete"] for arm in outcomes.arms)
+
+
+FIRST: dict[str, Any] = {
+    "first": {
+        "teacher": {"recipe": "finetune", "student": {"preset": "mini"}},
+        "cut": {"prune": "first:teacher", "decoder": 1},
+    },
+    "recipes": {
+        "plain": {"recipe": "finetune"},
+        "pruned": {"recipe": "finetune", "student": {"model": "first:cut"}},
+        "kd": {"recipe": "kd4gen", "learns": {"name": "logit_kd"}, "pseudo": {"number": 0}, "tail_epochs": 0},
+    },
+    "ceiling": "teacher",
+    "settings": {
+        "task": {"name": "retell", "train": 24, "valid": 6, "test": 10, "unlabelled": 0},
+        "teacher": {"name": "transformers", "model": "first:teacher"},
+        "student": {"preset": "nano"},
+        "train": {"steps": 2, "epochs": None, "batch_size": 8, "eval_every": 2, "device": "cpu"},
+        "decoding": {"max_tokens": 8},
+    },
+}
+
+
+def test_what_cells_need_first_is_named_by_its_settings_and_not_by_where_it_lies(tmp_path: Path) -> None:
+    grid = config.build(Comparison, FIRST)
+    here, there = cells_of(grid, tmp_path / "a"), cells_of(grid, tmp_path / "b")
+    assert [cell.folder.parent.name for cell in here] == [cell.folder.parent.name for cell in there]
+    teacher, cut = first_steps(grid, tmp_path / "a")
+    by_method = {cell.method: cell for cell in here}
+    assert by_method["kd"].settings["teacher"]["model"] == str(teacher.student)
+    assert by_method["pruned"].settings["student"]["model"] == str(cut.folder) == str(cut.student)
+    assert cut.model == str(teacher.student)
+    assert "teacher" not in teacher.settings and teacher.settings["student"] == {"preset": "mini"}
+    longer = {**FIRST, "first": {**FIRST["first"], "teacher": {**FIRST["first"]["teacher"], "fraction": 0.5}}}
+    moved = {
+        cell.method: cell.folder.parent.name for cell in cells_of(config.build(Comparison, longer), tmp_path / "a")
+    }
+    same = [name for name, cell in by_method.items() if cell.folder.parent.name == moved[name]]
+    assert same == [], "another teacher: every cell that was given it, or a student cut out of it, is another one"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"first": {"teacher": {"student": {"preset": "mini"}}}}, "first.teacher: a mapping with either 'recipe' or"),
+        ({"first": {**FIRST["first"], "cut": {"prune": "first:techer"}}}, "names none of the steps before it"),
+        (
+            {"first": {**FIRST["first"], "cut": {"prune": "first:teacher", "decoders": 1}}},
+            "first.cut: decoders: unknown",
+        ),
+        ({"first": {"kd": {"recipe": "finetune"}}}, "first.kd: a recipe has that title"),
+        ({"ceiling": "techer"}, "ceiling: 'techer' is none of the recipes; did you mean 'teacher'"),
+        ({"first": {}, "ceiling": None}, "'first:teacher' names none of the steps before it under 'first'"),
+    ],
+)
+def test_what_is_made_first_is_checked_before_anything_runs(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        cells_of(config.build(Comparison, {**FIRST, **changes}), tmp_path)
+    assert any(told in problem for problem in caught.value.problems), caught.value.problems
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_teacher_is_trained_and_cut_before_the_cells_that_learn_from_it(tmp_path: Path) -> None:
+    grid = config.build(Comparison, FIRST)
+    ends = compare(grid, tmp_path)
+    assert [ended.error for ended in ends if ended.report is None] == []
+    assert [ended.call.name for ended in ends] == ["teacher seed 0", "plain seed 0", "pruned seed 0", "kd seed 0"]
+    teacher, cut = first_steps(grid, tmp_path)
+    sizes = [(one.student / "model.safetensors").stat().st_size for one in (teacher, cut)]
+    assert sizes[0] > sizes[1]
+    assert [ended.repeated for ended in compare(grid, tmp_path)] == [False] * 4
+    outcomes = load([tmp_path])
+    assert outcomes.baseline == "plain" and outcomes.ceiling == "teacher"
+    assert [one.method for one in gaps_closed(outcomes)] == ["pruned", "kd"]
 
 
 # --- the command ---

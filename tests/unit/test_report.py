@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lmdistill.errors import ConfigError, StoreError
 from lmdistill.outcomes import Arm, Outcomes, Run, load
 from lmdistill.significance import holm, mcnemar
 from lmdistill.types import Report
-from lmdistill.verdicts import detectable, pairs_of
+from lmdistill.verdicts import detectable, gaps_closed, pairs_of
 from made_outcomes import HOSTILE, comparison_folder, predictions, run_folder, some
 
 
@@ -135,6 +136,24 @@ def test_a_pair_by_hand(tmp_path: Path) -> None:
     assert pair.p == pytest.approx(mcnemar(12, 3), abs=0.006) and pair.holm == pair.p
     limit = detectable(outcomes, [pair])
     assert limit is not None and limit.seen and limit.discordant == pytest.approx(0.5)
+
+
+def test_the_gap_that_a_method_closes_stands_in_all_three_files(tmp_path: Path) -> None:
+    levels = {"low": [True] * 40 + [False] * 60, "kd": [True] * 70 + [False] * 30, "high": [True] * 80 + [False] * 20}
+    for name, right in levels.items():
+        run_folder(tmp_path / name, 0, predictions(right), recipe=name)
+    outcomes = replace(load([tmp_path / name for name in levels]), ceiling="high")
+    (gap,) = gaps_closed(outcomes)
+    assert gap.method == "kd" and gap.share is not None and gap.share.value == pytest.approx(0.75)
+    told = report.write(outcomes, tmp_path / "out")
+    assert told["gaps"][0]["share"]["value"] == pytest.approx(0.75)
+    row = f"| kd | 0.75 | {gap.share.low:.2f} to {gap.share.high:.2f} |"
+    assert row in report.markdown(told)
+    text = Page((tmp_path / "out" / "report.html").read_text()).text
+    assert "Gap closed" in text and f"{gap.share.low:.2f} to {gap.share.high:.2f}" in text
+    upside_down = replace(outcomes, baseline="high", ceiling="low")
+    assert [one.share for one in gaps_closed(upside_down)] == [None]
+    assert "no gap" in report.markdown(report.gathered(upside_down))
 
 
 def test_what_a_test_set_can_show_is_said_of_a_single_run_too(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from lmdistill.significance import (
     mcnemar,
     minimum_detectable_difference,
     paired_bootstrap,
+    share_of_gap,
 )
 
 
@@ -124,3 +125,44 @@ def test_the_detectable_difference_is_found_with_the_stated_power() -> None:
     assert 0.74 <= found <= 0.84  # the exact test gives a little power away
     assert minimum_detectable_difference(200, 0.2) > x > minimum_detectable_difference(5000, 0.2)
     assert minimum_detectable_difference(10, 0.1) == pytest.approx(0.1)  # never: more than can differ
+
+
+def test_the_share_of_a_gap_by_hand_and_only_where_there_is_one() -> None:
+    student, teacher = [0.0] * 60 + [1.0] * 40, [0.0] * 20 + [1.0] * 80
+    distilled = [0.0] * 30 + [1.0] * 70  # 30 of the 40 items that the teacher is ahead
+    found = share_of_gap(distilled, student, teacher)
+    assert found is not None and found.n == 100
+    assert found.value == pytest.approx(0.75)
+    assert 0.55 < found.low < 0.75 < found.high < 0.95
+    same = share_of_gap(teacher, student, teacher)
+    assert same is not None and (same.low, same.value, same.high) == (1.0, 1.0, 1.0)
+    assert share_of_gap(distilled, teacher, student) is None, "a teacher that is worse"
+    level = [0.0, 1.0] * 50
+    assert share_of_gap(distilled, level, level[::-1]) is None, "a teacher that cannot be told apart"
+    with pytest.raises(ValueError, match="same"):
+        share_of_gap(distilled, student, teacher[1:])
+
+
+def test_the_interval_of_a_closed_gap_covers_what_it_promises() -> None:
+    rng = numpy.random.default_rng(3)
+    covered = 0
+    for _ in range(200):
+        luck = rng.random(300)
+        student, distilled, teacher = (
+            (0.7 * luck + 0.3 * rng.random(300) < level).astype(float) for level in (0.4, 0.55, 0.6)
+        )
+        # The true shares are those of the distribution, which a large draw gives.
+        found = share_of_gap(distilled, student, teacher, resamples=400)
+        assert found is not None
+        covered += found.low <= TRUE_SHARE <= found.high
+    assert 180 <= covered <= 199
+
+
+def _true_share() -> float:
+    rng = numpy.random.default_rng(0)
+    mixed = 0.7 * rng.random(4_000_000) + 0.3 * rng.random(4_000_000)
+    low, middle, high = ((mixed < level).mean() for level in (0.4, 0.55, 0.6))
+    return float((middle - low) / (high - low))
+
+
+TRUE_SHARE = _true_share()

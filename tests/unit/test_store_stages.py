@@ -186,8 +186,10 @@ def test_a_stage_that_failed_before_its_first_row_claims_no_folder(tmp_path: Pat
         raise RuntimeError
     assert not run(tmp_path / "s", n=3).done
     assert run(tmp_path / "s", n=3).done
-    with pytest.raises(RuntimeError), store.stage(tmp_path / "t", "annotate", settings={}) as opened:
-        store.write_rows(opened.path("answers.jsonl"), [Example("0", "q")])
-        raise RuntimeError
+    (tmp_path / "t").mkdir()
+    store.write_rows(tmp_path / "t" / "answers.jsonl", [Example("0", "q")])
+    (tmp_path / "s" / "manifest.json").rename(tmp_path / "t" / "manifest.json")
+    failed = json.loads((tmp_path / "t" / "manifest.json").read_text()) | {"status": "partial"}
+    (tmp_path / "t" / "manifest.json").write_text(json.dumps(failed))
     with pytest.raises(StoreError):
-        run(tmp_path / "t", n=3)
+        run(tmp_path / "t", n=4)

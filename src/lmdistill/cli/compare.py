@@ -32,7 +32,7 @@ def command(
     from lmdistill import report
     from lmdistill.compare import compare, read, studies
     from lmdistill.errors import ConfigError
-    from lmdistill.grid import cells_of
+    from lmdistill.grid import cells_of, first_steps
     from lmdistill.outcomes import load
     from lmdistill.runs import Ended
 
@@ -45,8 +45,10 @@ def command(
     named += [f"settings.{key}={value}" for key, value in (("task", task), ("teacher", teacher)) if value]
     comparison = read(source, [*named, *(sets or ())])
     if dry_run:
-        for cell in cells_of(comparison, out or Path("runs/compare")):
-            print(cell.name)
+        place = out or Path("runs/compare")
+        cells = cells_of(comparison, place)
+        for name in [f"first: {step.name}" for step in first_steps(comparison, place)] + [cell.name for cell in cells]:
+            print(name)
         return
     if out is None:
         raise ConfigError("--out: name the folder that the cells fill")
