@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmdistill import config
+from lmdistill.choosing import Asked, brought_to_an_end, choices_scored, prediction_of, with_confidence
 from lmdistill.errors import ConfigError, StoreError
-from lmdistill.objectives import Objective, silver
+from lmdistill.objectives import Objective
 from lmdistill.progress import progress
 from lmdistill.store import digest_rows, seed_for, stage, write_rows
 from lmdistill.tasks import Task
 from lmdistill.train import CARD, digest_weights
-from lmdistill.types import Annotation, Completion, Parsed, Prediction, Sampling
+from lmdistill.types import Annotation, Completion, Prediction, Sampling
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Decoding:
     is made to answer at once, in at most `answer_tokens` more (0: it has no answer). It stops at its end of sequence,
     right after the answer; `stop` names strings that end a text too, for models that go on. A prediction whose
     confidence is below `abstain_below` has no answer. `confidence` asks for the answer's probability where there is no
-    vote.
+    vote; `abstain_below` does so too. `batch_size` counts examples, and rows that go through the student at a time.
     """
 
     samples: int = 1
@@ -46,6 +47,31 @@ class Decoding:
     abstain_below: float | None = None
     batch_size: int = 64
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name}: {most} was expected, got {getattr(self, name)!r}"
+            for name, most, fits in (
+                ("samples", "at least 1", self.samples >= 1),
+                ("temperature", "0 or more", self.temperature >= 0),
+                ("top_k", "0 (no limit) or more", self.top_k >= 0),
+                ("top_p", "a share above 0 and up to 1", 0 < self.top_p <= 1),
+                ("beams", "at least 1", self.beams >= 1),
+                ("max_tokens", "at least 1", self.max_tokens >= 1),
+                ("answer_tokens", "0 or more", self.answer_tokens >= 0),
+                ("stop", "strings of at least one character", all(self.stop)),
+                ("abstain_below", "a probability from 0 to 1", 0 <= (self.abstain_below or 0.0) <= 1),
+                ("batch_size", "at least 1", self.batch_size >= 1),
+            )
+            if not fits
+        ]
+        if wrong:
+            raise ConfigError(wrong)
+
+    @property
+    def asks_confidence(self) -> bool:
+        """Whether answers that are read from one text are scored too."""
+        return (self.confidence or self.abstain_below is not None) and not self.constrained and self.samples == 1
 
     def sampling(self, seed: int) -> Sampling:
         """The generator's settings for one batch."""
@@ -87,11 +113,18 @@ def predict(
     """
     if folder is None:
         return list(_predict(student, objective, task, items, decoding))
-    settings = {"decoding": config.settings_of(decoding), "objective": config.settings_of(objective)}
+    settings = {
+        "decoding": config.settings_of(decoding),
+        "objective": config.settings_of(objective),
+        "task": config.settings_of(task) if dataclasses.is_dataclass(task) else {"name": type(task).__name__},
+        "student": student.reading() if hasattr(student, "reading") else {},
+    }
     inputs = {"items": digest_rows(items), "student": digest_weights(student)}
     with stage(folder, "predict", settings=settings, inputs=inputs) as opened:
         if not opened.done:
             write_rows(opened.path(), _predict(student, objective, task, items, decoding))
+            if hasattr(student, "cut_sources"):
+                opened.manifest.counts["sources_shortened"] = student.cut_sources(map(objective.prompt, items))
         return opened.rows(Prediction)
 
 
@@ -103,51 +136,26 @@ def _predict(
         for start in range(0, len(items), decoding.batch_size):
             batch = [items[i] for i in range(start, min(start + decoding.batch_size, len(items)))]
             sampling = decoding.sampling(seed_for(decoding.seed, start) % (1 << 31))
-            answer = _score if decoding.constrained else _generate
-            answered = answer(student, objective, task, batch, sampling, decoding.answer_tokens)
-            if decoding.confidence and not decoding.constrained and decoding.samples == 1:
-                answered = _with_confidence(student, objective, batch, answered)
+            asked = Asked(student, objective, task, batch, decoding.batch_size)
+            if decoding.constrained:
+                answered = choices_scored(asked, sampling)
+            else:
+                answered = _generate(asked, sampling, decoding.answer_tokens)
+            if decoding.asks_confidence:
+                answered = with_confidence(asked, answered)
             predictions += [_abstained(one, decoding) for one in answered]
             bar.advance(len(batch))
+    if hasattr(student, "cut_sources"):
+        student.tell_of_cuts("source", student.cut_sources(map(objective.prompt, items)), len(items))
     return predictions
 
 
-def _generate(
-    student: Any,
-    objective: Objective,
-    task: Task,
-    batch: Sequence[Annotation],
-    sampling: Sampling,
-    answer_tokens: int,
-) -> list[Prediction]:
-    written = student.generate([objective.prompt(item) for item in batch], sampling)
-    if answer_tokens and objective.thinks:
-        written = _brought_to_an_end(student, objective, task, batch, written, answer_tokens)
-    return [voted(task, objective, item, completions) for item, completions in zip(batch, written, strict=True)]
-
-
-def _brought_to_an_end(
-    student: Any,
-    objective: Objective,
-    task: Task,
-    batch: Sequence[Annotation],
-    written: Sequence[Sequence[Completion]],
-    answer_tokens: int,
-) -> list[list[Completion]]:
-    """The completions, where those that used up their budget without an answer go on with the cue and an answer."""
-    made = [list(own) for own in written]
-    places = [
-        (i, j)
-        for i, own in enumerate(made)
-        for j, one in enumerate(own)
-        if one.finish_reason == "length" and objective.read(task, batch[i], one.text).answer is None
-    ]
-    begun = [objective.with_answer(made[i][j].text, "").strip() for i, j in places]
-    prompts = [objective.prompt(batch[i]) for i, _ in places]
-    ends = student.finish(prompts, begun, Sampling(max_tokens=answer_tokens)) if places else []
-    for (i, j), start, end in zip(places, begun, ends, strict=True):
-        made[i][j] = replace(end, text=f"{start} {end.text}".strip())
-    return made
+def _generate(asked: Asked, sampling: Sampling, answer_tokens: int) -> list[Prediction]:
+    written = asked.student.generate(asked.prompts, sampling, batch_size=asked.batch_size)
+    if answer_tokens and asked.objective.thinks:
+        written = brought_to_an_end(asked, written, answer_tokens)
+    pairs = zip(asked.items, written, strict=True)
+    return [voted(asked.task, asked.objective, item, completions) for item, completions in pairs]
 
 
 def voted(task: Task, objective: Objective, item: Annotation, completions: Sequence[Completion]) -> Prediction:
@@ -156,64 +164,13 @@ def voted(task: Task, objective: Objective, item: Annotation, completions: Seque
     forms = [task.canonical(parsed.answer) if parsed.answer is not None else None for parsed in read]
     votes = Counter(form for form in forms if form is not None)
     if not votes:
-        return _prediction(item, read[0], completions[0].text)
+        return prediction_of(item, read[0], completions[0].text)
     winner = max(votes, key=lambda form: votes[form])
     index = forms.index(winner)
-    chosen = _prediction(item, read[index], completions[index].text)
+    chosen = prediction_of(item, read[index], completions[index].text)
     if len(completions) == 1:
         return chosen
     return replace(chosen, votes=dict(votes), confidence=votes[winner] / len(completions))
-
-
-def _score(
-    student: Any,
-    objective: Objective,
-    task: Task,
-    batch: Sequence[Annotation],
-    sampling: Sampling,
-    answer_tokens: int,
-) -> list[Prediction]:
-    """The likeliest choice of each example, after a rationale where the student thinks first."""
-    lacking = next((item for item in batch if not item.example.choices), None)
-    if lacking is not None:
-        raise ConfigError(
-            f"decoding.constrained needs choices; example {lacking.id!r} has none. Set decoding.constrained=false"
-        )
-    prompts = [objective.prompt(item) for item in batch]
-    thoughts = [[Completion("")] for _ in batch]
-    if objective.thinks:
-        thoughts = student.generate(prompts, sampling)
-    sources, targets = [], []
-    for item, prompt, completions in zip(batch, prompts, thoughts, strict=True):
-        for completion in completions:
-            sources += [prompt] * len(item.example.choices)
-            targets += [objective.with_answer(completion.text, choice) for choice in item.example.choices]
-    scores = iter(student.logprobs(sources, targets))
-    predictions = []
-    for item, completions in zip(batch, thoughts, strict=True):
-        share = dict.fromkeys(item.example.choices, 0.0)
-        for _ in completions:
-            for choice, probability in zip(share, _softmax([next(scores) for _ in share]), strict=True):
-                share[choice] += probability / len(completions)
-        best = max(share, key=lambda choice: share[choice])
-        rationale = objective.read(task, item, completions[0].text).rationale if objective.thinks else ""
-        parsed = Parsed(rationale, best)
-        text = objective.with_answer(completions[0].text, best)
-        predictions.append(replace(_prediction(item, parsed, text), confidence=share[best]))
-    return predictions
-
-
-def _with_confidence(
-    student: Any, objective: Objective, batch: Sequence[Annotation], predictions: Sequence[Prediction]
-) -> list[Prediction]:
-    """The probability of each answer as it was written, given the prompt and what stands before it."""
-    sources, targets, bare = [], [], []
-    for item, prediction in zip(batch, predictions, strict=True):
-        sources.append(objective.prompt(item))
-        targets.append(objective.with_answer(prediction.text, prediction.answer or ""))
-        bare.append(objective.with_answer(prediction.text, "").strip())
-    pairs = zip(predictions, student.logprobs(sources, targets, bare if objective.thinks else ()), strict=True)
-    return [one if one.answer is None else replace(one, confidence=math.exp(logprob)) for one, logprob in pairs]
 
 
 def _abstained(prediction: Prediction, decoding: Decoding) -> Prediction:
@@ -221,23 +178,6 @@ def _abstained(prediction: Prediction, decoding: Decoding) -> Prediction:
     if limit is None or confidence is None or confidence >= limit or prediction.answer is None:
         return prediction
     return replace(prediction, answer=None, reason=f"abstained: confidence {confidence:.2f} is below {limit:g}")
-
-
-def _prediction(item: Annotation, parsed: Parsed, text: str) -> Prediction:
-    return Prediction(
-        example=item.example,
-        answer=parsed.answer,
-        rationale=parsed.rationale,
-        hits=silver(item),
-        reason=parsed.reason,
-        text=text,
-    )
-
-
-def _softmax(scores: Sequence[float]) -> list[float]:
-    top = max(scores)
-    weights = [math.exp(score - top) for score in scores]
-    return [weight / sum(weights) for weight in weights]
 
 
 def open_student(folder: Path) -> Opened:

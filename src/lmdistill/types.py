@@ -202,7 +202,8 @@ class View:
     """One source -> target row that an objective wants trained.
 
     Rows of one `role` share a loss part; `group` tells rows of an item apart that belong together (for example a
-    rationale's index); `weight` multiplies the row's loss.
+    rationale's index); `weight` multiplies the row's loss. `tail` is the end of the target (cue and answer) that stays
+    where the target is over the student's limit; without it such a target loses its end.
     """
 
     source: str
@@ -210,6 +211,7 @@ class View:
     role: str
     group: int = 0
     weight: float = 1.0
+    tail: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ class Talker:
     def __init__(self) -> None:
         self.begun: list[str] = []
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
+    def generate(self, prompts: Sequence[str], sampling: Sampling, **_: Any) -> list[list[Completion]]:
         texts = ["on and on", "1 and 2 . so the answer is 3"][: sampling.n] * (2 // sampling.n)
         return [[Completion(text, finish_reason="length") for text in texts[: sampling.n]] for _ in prompts]
 
-    def finish(self, prompts: Sequence[str], begun: Sequence[str], sampling: Sampling) -> list[Completion]:
+    def finish(self, prompts: Sequence[str], begun: Sequence[str], sampling: Sampling, **_: Any) -> list[Completion]:
         assert sampling.max_tokens == 5
         self.begun += begun
         return [Completion("12") for _ in begun]

@@ -39,7 +39,9 @@ class Says:
         self.asked.append(sampling)
         return [[Completion(text) for text in self.texts[prompt][: sampling.n]] for prompt in prompts]
 
-    def logprobs(self, sources: Sequence[str], targets: Sequence[str], given: Sequence[str] = ()) -> list[float]:
+    def logprobs(
+        self, sources: Sequence[str], targets: Sequence[str], given: Sequence[str] = (), **_: Any
+    ) -> list[float]:
         return [self.scores[pair] for pair in zip(sources, targets, strict=True)]
 
 
@@ -154,3 +156,88 @@ def test_a_damaged_student_folder_is_refused(tmp_path: Path, damage: str) -> Non
         (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:500])
     with pytest.raises(StoreError, match="has no tokenizer" if damage == "no tokenizer" else "weights are damaged"):
         Seq2seq(model=str(tmp_path)).open()
+
+
+def test_votes_of_scored_choices_and_the_thought_that_is_shown() -> None:
+    """Five thoughts, the first for red: blue wins by the others, so one that speaks for blue is shown."""
+    cue = " So the answer is: "
+    student = Says({"sky": [f"because red{cue}red", *[f"because blue {i}{cue}blue" for i in range(4)]]})
+
+    def logprobs(sources: Sequence[str], targets: Sequence[str], given: Sequence[str] = (), **_: Any) -> list[float]:
+        return [
+            (0.0 if f"because {target.split()[-1]}" in target else -5.0) + ("blue 2" in target) for target in targets
+        ]
+
+    student.logprobs = logprobs  # type: ignore[method-assign]
+    decoding = Decoding(samples=5, constrained=True)
+    (found,) = predict(student, RationaleThenLabel(), Colours(), ITEMS[:1], decoding=decoding)
+    assert found.answer == "blue" and dict(found.votes) == {"red": 1, "blue": 4}
+    assert found.rationale.startswith("because blue") and found.text == f"{found.rationale}{cue}blue"
+    assert found.confidence == pytest.approx((4 + math.exp(-5)) / (1 + math.exp(-5)) / 5, abs=1e-6)
+
+
+def test_abstaining_alone_asks_for_the_confidence() -> None:
+    scores = {("sky", "blue"): math.log(0.9), ("rose", "red"): math.log(0.4)}
+    student = Says({"sky": ["blue"], "rose": ["red"]}, scores)
+    sure, unsure = predict(student, LabelOnly(), Colours(), ITEMS, decoding=Decoding(abstain_below=0.5))
+    assert (sure.answer, unsure.answer) == ("blue", None)
+
+
+def test_predictions_are_kept_for_one_task_and_one_way_of_reading(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from lmdistill.students.causal import Causal
+    from lmdistill.tasks.table import Table
+
+    data = tmp_path / "data.csv"
+    data.write_text("question,answer\nsky,7 apples\n")
+    tasks = [Table(test=data, input="question", label="answer", answer=kind) for kind in ("text", "number")]  # type: ignore[arg-type]
+    items = [Annotation(Example("a", "sky", "7"))]
+    told = Says({"sky": ["7 apples"]})
+    assert predict(told, LabelOnly(), tasks[0], items, folder=tmp_path / "one")[0].answer == "7 apples"
+    with pytest.raises(StoreError, match=r"task\.answer was 'text', now 'number'"):
+        predict(told, LabelOnly(), tasks[1], items, folder=tmp_path / "one")
+    texts = ["sky rose blue red"]
+    first = Causal(dropout=0.0).open(texts, seed=0)
+    first.save(tmp_path / "student")
+    decoding = Decoding(max_tokens=3)
+    predict(first, LabelOnly(), Colours(), ITEMS, folder=tmp_path / "two", decoding=decoding)
+    shorter = replace(Causal(dropout=0.0), max_source=2).open(texts, seed=0)
+    with pytest.raises(StoreError, match=r"student\.max_source was 1024, now 2"):
+        predict(shorter, LabelOnly(), Colours(), ITEMS, folder=tmp_path / "two", decoding=decoding)
+
+
+def test_the_batch_size_reaches_the_student() -> None:
+    sizes: list[int] = []
+
+    class Counts(Says):
+        def generate(self, prompts: Sequence[str], sampling: Sampling, **more: Any) -> list[list[Completion]]:
+            sizes.append(more["batch_size"])
+            return super().generate(prompts, sampling)
+
+    student = Counts({"sky": ["blue"], "rose": ["red"]})
+    predict(student, LabelOnly(), Colours(), ITEMS, decoding=Decoding(batch_size=512))
+    predict(student, LabelOnly(), Colours(), ITEMS, decoding=Decoding(batch_size=1))
+    assert sizes == [512, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("samples", 0),
+        ("temperature", -0.1),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("beams", 0),
+        ("max_tokens", 0),
+        ("answer_tokens", -1),
+        ("stop", ("a", "")),
+        ("abstain_below", 1.5),
+        ("abstain_below", -0.1),
+        ("batch_size", 0),
+    ],
+)
+def test_decoding_that_cannot_be_is_refused_at_once(setting: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^{setting}: "):
+        Decoding(**{setting: value})

@@ -33,6 +33,7 @@ class RationaleThenLabel(Objective):
     rationale weighs the same. `bare` says what becomes of an input without a rationale: left out, or trained on its
     label alone (after the cue). A rationale that was grounded is seen behind its own passages (KARD, arXiv 2305.18395);
     `template` is another way to write the source, over the example's fields, `input` and `knowledge` (the passages).
+    A target over the student's limit loses the middle of its rationale, never its cue and answer.
 
     >>> from lmdistill.types import Example
     >>> item = Annotation(Example("1", "2 + 2 =", "4"), (Rationale("count on", "4"), Rationale("guess", "5")))
@@ -64,7 +65,14 @@ class RationaleThenLabel(Objective):
             return self._bare(item)
         weight = 1.0 if self.rationales == "all" else 1.0 / len(answered)
         return [
-            View(self._source(item, one.hits or item.hits), self._target(one, answer), "answer", group, weight)
+            View(
+                self._source(item, one.hits or item.hits),
+                render.join_rationale(one.text, answer, self.cue),
+                "answer",
+                group,
+                weight,
+                render.join_rationale("", answer, self.cue),
+            )
             for group, one, answer in answered
         ]
 
@@ -74,9 +82,6 @@ class RationaleThenLabel(Objective):
 
     def _answer(self, item: Annotation, rationale: Rationale) -> str | None:
         return rationale.answer if self.labels == "rationale" else label_of(item, self.labels)
-
-    def _target(self, rationale: Rationale, answer: str) -> str:
-        return render.join_rationale(rationale.text, answer, self.cue)
 
     def _source(self, item: Annotation, hits: Sequence[Hit]) -> str:
         if not self.template:

@@ -187,7 +187,7 @@ class Road(Recipe):
             items = self.grounder(out).of_items(self.items(out), self.task, out)
         objective = self.objective()
         reports: dict[int, Report] = {}
-        facts: dict[str, Any] = {"students": {}, "train_seconds": {}, "steps": {}}
+        facts: dict[str, Any] = {"students": {}, "train_seconds": {}, "steps": {}, "shortened": {}}
         for seed in self.seeds:
             folder = out / f"seed-{seed}"
             trained = self.trained(objective, items, seed, folder / "train", out)
@@ -201,6 +201,7 @@ class Road(Recipe):
             facts["students"][str(seed)] = str(trained.folder)
             facts["train_seconds"][str(seed)] = round(trained.seconds, 1)
             facts["steps"][str(seed)] = trained.step
+            facts["shortened"][str(seed)] = shortened(trained, folder / "test")
         facts["seconds"] = round(time.monotonic() - started, 1)
         return self.report(out, items, reports, facts)
 
@@ -250,6 +251,13 @@ def vocabulary_texts(objective: Objective, items: Sequence[Any]) -> Iterator[str
         for rationale in getattr(item, "rationales", ()):
             yield rationale.text
             yield rationale.answer or ""
+
+
+def shortened(trained: Trained, test: Path) -> dict[str, int]:
+    """How many texts were over the student's limits: in training (validation included), and test inputs."""
+    found = {f"train_{name}": trained.counts.get(name, 0) for name in ("sources_shortened", "targets_shortened")}
+    manifest = read_manifest(test)
+    return found | {"test_sources_shortened": manifest.counts.get("sources_shortened", 0) if manifest else 0}
 
 
 def over_seeds(reports: Mapping[int, Report]) -> Iterable[tuple[str, Estimate]]:

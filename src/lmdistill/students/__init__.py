@@ -131,10 +131,13 @@ class Student(Trainable, Generator, Protocol):
         """
         ...
 
-    def logprobs(self, sources: Sequence[str], targets: Sequence[str], given: Sequence[str] = ()) -> list[float]:
+    def logprobs(
+        self, sources: Sequence[str], targets: Sequence[str], given: Sequence[str] = (), *, batch_size: int = 64
+    ) -> list[float]:
         """Log-probability in nats, summed over the target's tokens (end of sequence included), of each pair.
 
-        With `given`, only the tokens after those that the target shares with it count.
+        With `given` (what each target begins with), only the tokens after it count, and the target is scored whole,
+        whatever the student's limit; where a model has no positions for it, `given` loses its middle.
         """
         ...
 

@@ -1,13 +1,14 @@
-"""What every text student shares: views to tensors, generation in length order, the vocabulary head on real positions.
+"""What every text student shares: views to tensors, limits on their length, the vocabulary head on real positions.
 
-A concrete student adds how sources and targets go through its model (`encode_rows`) and how prompts are padded.
+A concrete student adds how sources and targets go through its model (`decode_rows`) and how prompts are padded.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 from lmdistill.errors import DataError, StoreError
 from lmdistill.losses.token import linear_nll
 from lmdistill.students import IGNORED, Batch, Scored, Targets, _lora
-from lmdistill.students._noise import seeded
-from lmdistill.types import Completion, Item, Sampling, View
+from lmdistill.students._writing import Writer, without_middle
+from lmdistill.types import Item, View
 
 Overflow = Literal["middle", "refuse"]
 """What happens to a source over the limit: its middle is left out (the beginning and the cue at the end stay), or the
@@ -28,7 +29,12 @@ run is refused. Either way it is counted."""
 NLL = frozenset({"nll"})
 
 
-class TextStudent(nn.Module):
+Kind = Literal["source", "target"]
+NOTABLE = 0.01
+"""The share of texts over a limit from which on it is said aloud."""
+
+
+class TextStudent(Writer):
     """A transformers model with its tokenizer, as the loop and the objectives see it."""
 
     pads_left = False
@@ -40,31 +46,14 @@ class TextStudent(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.max_source, self.max_target, self.overflow = max_source, max_target, overflow
-        self.shortened: dict[str, int] = {"source": 0, "target": 0}
-        self._tokens: dict[tuple[str, str], tuple[int, ...]] = {}
-        self._seeds: Sequence[int] | None = None  # one for each prompt that is being answered
+        self._cut: dict[str, set[str]] = {"source": set(), "target": set()}
+        self._told: set[str] = set()
+        self._tokens: dict[tuple[str, str, str], tuple[int, ...]] = {}
         self._selected: Tensor | None = None  # [R, T] bool: positions the head reads
         self._hidden: Tensor | None = None  # [N, D]: what it would have read
         model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     # --- text to tensors ---
-
-    @property
-    def pad(self) -> int:
-        return int(self.tokenizer.pad_token_id)
-
-    @property
-    def eos(self) -> int:
-        return int(self.tokenizer.eos_token_id)
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Tokens that end a text, the one that targets are trained with first."""
-        return (self.eos,)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
 
     @abstractmethod
     def source_tokens(self, text: str) -> list[int]:
@@ -78,35 +67,85 @@ class TextStudent(nn.Module):
     def decode_rows(self, batch: Batch, roles: Sequence[str], keep_layers: bool) -> Iterator[tuple[str, Tensor, Any]]:
         """For each role: its name, the hidden states [N, D] at its real target positions, and the model's output."""
 
-    def tokens(self, kind: Literal["source", "target"], text: str) -> tuple[int, ...]:
+    def tokens(self, kind: Kind, text: str, tail: str = "") -> tuple[int, ...]:
         """Token ids within the limit; each text is tokenised once.
+
+        Args:
+            tail: the end of a target that must stay; then a target over the limit loses the middle of what is before.
 
         Raises:
             DataError: the text is over the limit and `overflow` is 'refuse'.
         """
-        key = (kind, text)
+        key = (kind, text, tail)
         if key not in self._tokens:
             if len(self._tokens) > 1_000_000:
                 self._tokens.clear()
             ids = self.source_tokens(text) if kind == "source" else self.target_tokens(text)
-            self._tokens[key] = tuple(self._within(kind, ids, text))
+            self._tokens[key] = tuple(self._within(kind, ids, text, tail))
         return self._tokens[key]
 
-    def _within(self, kind: Literal["source", "target"], ids: list[int], text: str) -> list[int]:
+    def _within(self, kind: Kind, ids: list[int], text: str, tail: str) -> list[int]:
         limit = self.max_source if kind == "source" else self.max_target
         if len(ids) <= limit:
             return ids
         if self.overflow == "refuse":
             message = f"a {kind} has {len(ids)} tokens, over the student's limit of {limit}: {text[:60]!r} ... "
             raise DataError(message + f"Raise student.max_{kind}, or set student.overflow=middle")
-        self.shortened[kind] += 1
-        if kind == "target":  # a target keeps its beginning and its end of sequence
-            return [*ids[: limit - 1], ids[-1]]
-        head = limit // 2
-        return [*ids[:head], *ids[len(ids) - (limit - head) :]]
+        self._cut[kind].add(text)
+        if kind == "source":
+            return without_middle(ids, limit)
+        if tail and text.endswith(tail):
+            before = self.shared(ids, text[: -len(tail)].rstrip())
+            if len(ids) - before < limit:
+                return [*without_middle(ids[:before], limit - len(ids) + before), *ids[before:]]
+            ids = ids[before:]
+        return [*ids[: limit - 1], ids[-1]]  # a target keeps its beginning and its end of sequence
+
+    def shared(self, ids: Sequence[int], begun: str) -> int:
+        """How many of a target's tokens are those of a text that it begins with."""
+        known = [token for token in self.target_tokens(begun) if token not in self.ends]
+        pairs = enumerate(zip(ids, known, strict=False))
+        return next((i for i, (a, b) in pairs if a != b), min(len(ids), len(known)))
+
+    def reading(self) -> Mapping[str, Any]:
+        """What decides how a text becomes tokens, beside the tokenizer."""
+        return {"max_source": self.max_source, "max_target": self.max_target, "overflow": self.overflow}
+
+    # --- what was over a limit ---
+
+    @property
+    def shortened(self) -> dict[str, int]:
+        """How many different sources and targets were cut so far."""
+        return {kind: len(texts) for kind, texts in self._cut.items()}
+
+    @property
+    def seen(self) -> dict[str, int]:
+        """How many different sources and targets were read so far."""
+        return {kind: sum(own == kind for own, _, _ in self._tokens) for kind in self._cut}
+
+    def forget_texts(self) -> None:
+        """As if no text had been read yet: those of a probe do not count."""
+        self._tokens.clear()
+        for texts in self._cut.values():
+            texts.clear()
+
+    def cut_sources(self, sources: Iterable[str]) -> int:
+        """How many of these sources were cut."""
+        return sum(source in self._cut["source"] for source in sources)
+
+    def tell_of_cuts(self, kind: Kind, cut: int, of: int) -> None:
+        """Say once that more than a few texts are over a limit."""
+        if cut <= NOTABLE * of or kind in self._told:
+            return
+        self._told.add(kind)
+        limit = self.max_source if kind == "source" else self.max_target
+        why = f"{cut:,} of {of:,} {kind}s have more than {limit:,} tokens and were shortened; raise student.max_{kind}"
+        print(f"lmdistill: {why}", file=sys.stderr)
+
+    # --- views to tensors ---
 
     def length(self, view: View) -> tuple[int, int]:
-        return len(self.tokens("source", view.source)), len(self.tokens("target", view.target))
+        return len(self.tokens("source", view.source)), len(self.tokens("target", view.target, view.tail))
 
     def collate(self, items: Sequence[Item], views: Sequence[Sequence[View]]) -> Batch:
         """Distinct sources once, and by role (in order of first appearance) the rows on them."""
@@ -119,7 +158,7 @@ class TextStudent(nn.Module):
         ids, mask = self.padded([self.tokens("source", source) for source in sources], self.pad, left=self.pads_left)
         targets = {}
         for role, pairs in rows.items():
-            labels, _ = self.padded([self.tokens("target", view.target) for view, _ in pairs], IGNORED)
+            labels, _ = self.padded([self.tokens("target", view.target, view.tail) for view, _ in pairs], IGNORED)
             targets[role] = Targets(
                 labels=labels,
                 source=torch.tensor([sources[view.source] for view, _ in pairs]),
@@ -226,129 +265,36 @@ class TextStudent(nn.Module):
         self.eval()
         out: list[float] = []
         for start in range(0, len(sources), batch_size):
-            pairs = zip(sources[start : start + batch_size], targets[start : start + batch_size], strict=True)
-            views = [[View(source, target, "scored")] for source, target in pairs]
-            batch = self.collate([], views).to(self.device)
-            nll = self.forward(batch)["scored"].nll
-            assert nll is not None
-            for row, index in zip(nll, range(start, start + len(views)), strict=True):
-                known = self._shared(targets[index], given[index]) if given else 0
-                out.append(-float(row[known:].sum()))
+            chunk = slice(start, start + batch_size)
+            views = [
+                [View(source, "" if given else target, "scored")]
+                for source, target in zip(sources[chunk], targets[chunk], strict=True)
+            ]
+            batch = self.collate([], views)
+            counted = [0] * len(views)
+            if given:
+                ends = [
+                    self._ending(*texts) for texts in zip(sources[chunk], targets[chunk], given[chunk], strict=True)
+                ]
+                counted = [own for _, own in ends]
+                batch = self.with_targets(batch, "scored", [ids for ids, _ in ends])
+            scored = self.forward(batch.to(self.device))["scored"]
+            assert scored.nll is not None
+            for row, length, own in zip(scored.nll, scored.mask.sum(-1).tolist(), counted, strict=True):
+                out.append(-float(row[length - own if given else 0 :].sum()))
         self.train(training)
         return out
 
-    def _shared(self, target: str, given: str) -> int:
-        """How many of a target's tokens `given` begins with too."""
-        pairs = zip(self.tokens("target", target), self.tokens("target", given), strict=False)
-        return next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
-
-    # --- writing ---
-
-    @torch.no_grad()
-    def generate(
-        self, prompts: Sequence[str], sampling: Sampling, *, batch_size: int = 64, seeds: Sequence[int] | None = None
-    ) -> list[list[Completion]]:
-        """See `lmdistill.students.Student.generate`; longest prompts first: memory runs out at once or never."""
-        if seeds is not None and sampling.n > 1:
-            every = [prompt for prompt in prompts for _ in range(sampling.n)]
-            own = [seed + i for seed in seeds for i in range(sampling.n)]
-            flat = self.generate(every, replace(sampling, n=1), batch_size=batch_size, seeds=own)
-            return [[one for (one,) in flat[i : i + sampling.n]] for i in range(0, len(flat), sampling.n)]
-        training = self.training
-        self.eval()
-        order = sorted(range(len(prompts)), key=lambda i: -len(self.tokens("source", prompts[i])))
-        out: list[list[Completion]] = [[] for _ in prompts]
-        rows = max(1, batch_size // max(1, sampling.n))
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            for start in range(0, len(order), rows):
-                chunk = order[start : start + rows]
-                if sampling.seed is not None:
-                    torch.manual_seed(sampling.seed + start)
-                self._seeds = None if seeds is None else [seeds[i] for i in chunk]
-                for index, completions in zip(chunk, self._write([prompts[i] for i in chunk], sampling), strict=True):
-                    out[index] = completions
-        self._seeds = None
-        self.train(training)
-        return out
-
-    @torch.no_grad()
-    def generate_tokens(self, prompts: Sequence[str], sampling: Sampling) -> list[list[int]]:
-        """New token ids (end of sequence included where it was reached) of each of the n samples of each prompt."""
-        return self._new_tokens(prompts, sampling)
-
-    @torch.no_grad()
-    def finish(
-        self, prompts: Sequence[str], begun: Sequence[str], sampling: Sampling, *, batch_size: int = 64
-    ) -> list[Completion]:
-        """What follows texts that were begun for prompts (a rationale and its cue), one completion each."""
-        training = self.training
-        self.eval()
-        starts = [[token for token in self.tokens("target", text) if token not in self.ends] for text in begun]
-        order = sorted(range(len(prompts)), key=lambda i: len(starts[i]))
-        out: dict[int, Completion] = {}
-        while order:
-            same = [i for i in order[:batch_size] if len(starts[i]) == len(starts[order[0]])]
-            rows = self._continued([prompts[i] for i in same], [starts[i] for i in same], sampling)
-            out |= zip(same, self._completed(rows, sampling), strict=True)
-            order = order[len(same) :]
-        self.train(training)
-        return [out[i] for i in range(len(prompts))]
-
-    @abstractmethod
-    def _continued(self, prompts: Sequence[str], starts: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
-        """New token ids after starts of equal length, one row for each prompt."""
-
-    @abstractmethod
-    def _new_tokens(self, prompts: Sequence[str], sampling: Sampling) -> list[list[int]]:
-        """`sampling.n` rows of new token ids for each prompt, one after another."""
-
-    def _write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
-        completions = self._completed(self._new_tokens(prompts, sampling), sampling)
-        return [completions[i : i + sampling.n] for i in range(0, len(completions), sampling.n)]
-
-    def _completed(self, rows: Sequence[list[int]], sampling: Sampling) -> list[Completion]:
-        """Texts of rows of new token ids, cut at the first stop string."""
-        completions = []
-        for row in rows:
-            finished = bool(row) and row[-1] in self.ends
-            text = self.tokenizer.decode(row, skip_special_tokens=True).strip()
-            for stop in sampling.stop:
-                if stop in text:
-                    text, finished = text[: text.index(stop)], True
-            completions.append(Completion(text, finish_reason="stop" if finished else "length"))
-        return completions
-
-    def generation_settings(self, sampling: Sampling) -> dict[str, Any]:
-        """Arguments for transformers' `generate`, every one of them explicit (no silent top_k = 50)."""
-        settings: dict[str, Any] = {
-            "max_new_tokens": sampling.max_tokens,
-            "num_return_sequences": sampling.n,
-            "num_beams": max(sampling.beams, 1),
-            "do_sample": sampling.temperature > 0,
-            "pad_token_id": self.pad,
-            "eos_token_id": list(self.ends),
-        }
-        if sampling.temperature > 0:
-            settings |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
-            if self._seeds is not None:
-                for unused in ("temperature", "top_k", "top_p"):
-                    del settings[unused]
-                settings |= seeded(sampling, self._seeds)
-        elif sampling.n > settings["num_beams"]:
-            settings["num_return_sequences"] = 1
-        if sampling.stop:
-            settings |= {"stop_strings": list(sampling.stop), "tokenizer": self.tokenizer}
-        return settings
-
-    def trimmed_rows(self, sequences: Tensor, sampling: Sampling) -> list[list[int]]:
-        """Rows of new token ids cut after their end of sequence; greedy samples are the same one n times."""
-        rows = []
-        for row in sequences.tolist():
-            end = next((i + 1 for i, token in enumerate(row) if token in self.ends), len(row))
-            rows.append([token for token in row[:end] if token != self.pad or token in self.ends])
-        if sampling.temperature == 0 and sampling.n > max(sampling.beams, 1):
-            return [row for row in rows for _ in range(sampling.n)]
-        return rows
+    def _ending(self, source: str, target: str, given: str) -> tuple[list[int], int]:
+        """A target's tokens, and how many of them follow what is given, which alone loses tokens to a model's limit."""
+        ids = self.target_tokens(target)
+        known = min(self.shared(ids, given), len(ids) - 1)
+        room = self.room(len(self.tokens("source", source)))
+        if room is not None and len(ids) > room:
+            return [*without_middle(ids[:known], max(room - len(ids) + known, 0)), *ids[known:]][-room:], min(
+                len(ids) - known, room
+            )
+        return ids, len(ids) - known
 
     def save(self, folder: Path) -> None:
         """An ordinary transformers folder: safetensors, tokenizer, configuration, generation configuration.

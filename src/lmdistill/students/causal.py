@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lmdistill.errors import ConfigError
-from lmdistill.students import IGNORED, Batch, StudentSettings, Targets, _lora, _sharing
+from lmdistill.students import IGNORED, Batch, StudentSettings, Targets, _lora, _positions, _sharing
 from lmdistill.students import _vocabulary as vocabularies
 from lmdistill.students._lora import Lora
 from lmdistill.students._scratch import Checkpoint, Size, load_pretrained, set_dropout, size_of
@@ -50,6 +50,9 @@ class Causal(StudentSettings):
     system: str | None = None
     chat_options: Mapping[str, Any] = field(default_factory=dict)
     lora: Lora | None = None
+
+    def __post_init__(self) -> None:
+        _positions.check_limits(self.max_source, self.max_target)
 
     def open(self, texts: Iterable[str] = (), seed: int = 0) -> CausalStudent:
         """See `StudentSettings.open`."""
@@ -128,6 +131,10 @@ class CausalStudent(TextStudent):
         limits = {"max_source": settings.max_source, "max_target": settings.max_target}
         super().__init__(model, tokenizer, overflow=settings.overflow, **limits)
         self.settings = settings
+        self.positions = _positions.positions_of(model)  # of a source and its target together
+        if self.positions is not None:
+            target = min(self.max_target, max(self.positions // 2, 1))
+            _positions.capped(self, source=max(self.positions - target, 1), target=target)
         self.chat = bool(getattr(tokenizer, "chat_template", None)) if settings.chat is None else settings.chat
         ids = list(tokenizer("a")["input_ids"])
         self.ends_texts = ids[-1:] == [self.eos]  # the tokenizer's own mark separates a source from its target
@@ -137,12 +144,21 @@ class CausalStudent(TextStudent):
         _sharing.check_head(self, {"input_ids": torch.tensor([[self.eos, self.eos]])})
         if self.sharing == "full":
             _sharing.fall_back(self, "none", _sharing.differs(self, "none"))
+        self.forget_texts()
 
     @property
     def ends(self) -> tuple[int, ...]:
         known = getattr(self.model.generation_config, "eos_token_id", None)
         more = known if isinstance(known, list | tuple) else [known]
         return (self.eos, *(token for token in more if token is not None and token != self.eos))
+
+    def room(self, source: int) -> int | None:
+        return None if self.positions is None else max(self.positions - source, 1)
+
+    def reading(self) -> Mapping[str, Any]:
+        own = self.settings
+        chat = {"system": own.system, "options": dict(own.chat_options)} if self.chat else None
+        return {**super().reading(), "before": own.before, "after": self.after, "chat": chat}
 
     def source_tokens(self, text: str) -> list[int]:
         if self.chat:
@@ -228,7 +244,7 @@ class CausalStudent(TextStudent):
 
     def _written(self, begun: Sequence[Sequence[int]], sampling: Sampling) -> list[list[int]]:
         ids, mask = self.padded(begun, self.pad, left=True)
-        settings = self.generation_settings(sampling)
+        settings = self.generation_settings(sampling, self.room(ids.shape[1]))
         sequences = self.model.generate(ids.to(self.device), attention_mask=mask.to(self.device), **settings)
         return self.trimmed_rows(sequences[:, ids.shape[1] :], sampling)
 

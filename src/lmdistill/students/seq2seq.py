@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lmdistill.students import IGNORED, Batch, StudentSettings, Targets, _lora, _sharing
+from lmdistill.students import IGNORED, Batch, StudentSettings, Targets, _lora, _positions, _sharing
 from lmdistill.students import _vocabulary as vocabularies
 from lmdistill.students._lora import Lora
 from lmdistill.students._scratch import Checkpoint, load_pretrained, set_dropout, size_of
@@ -42,6 +42,9 @@ class Seq2seq(StudentSettings):
     attention: str = "sdpa"
     sharing: Literal["full", "encoder", "none"] = "full"
     lora: Lora | None = None
+
+    def __post_init__(self) -> None:
+        _positions.check_limits(self.max_source, self.max_target)
 
     def open(self, texts: Iterable[str] = (), seed: int = 0) -> Seq2seqStudent:
         """See `StudentSettings.open`."""
@@ -90,15 +93,21 @@ class Seq2seqStudent(TextStudent):
 
     def __init__(self, model: Any, tokenizer: Any, *, sharing: str = "full", **limits: Any) -> None:
         super().__init__(model, tokenizer, **limits)
+        self.positions = _positions.positions_of(model.get_decoder())
+        _positions.capped(self, source=_positions.positions_of(model.get_encoder()), target=self.positions)
         self.crossing = _sharing.CrossAttentions(model)
         self.sharing = sharing
         ids = torch.tensor([[self.eos, self.eos]])
         _sharing.check_head(self, {"input_ids": ids, "decoder_input_ids": ids})
         if sharing == "full":
             _sharing.fall_back(self, "encoder", self.crossing.refusal(model) or _sharing.differs(self, "none"))
+        self.forget_texts()
 
     def source_tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text)["input_ids"])
+
+    def room(self, source: int) -> int | None:
+        return self.positions
 
     def target_tokens(self, text: str) -> list[int]:
         ids = list(self.tokenizer(text_target=text)["input_ids"])
@@ -151,7 +160,7 @@ class Seq2seqStudent(TextStudent):
 
     def _new_tokens(self, prompts: Sequence[str], sampling: Sampling) -> list[list[int]]:
         ids, mask = self.padded([self.tokens("source", prompt) for prompt in prompts], self.pad)
-        settings = self.generation_settings(sampling)
+        settings = self.generation_settings(sampling, self.room(1))
         sequences = self.model.generate(ids.to(self.device), attention_mask=mask.to(self.device), **settings)
         return self.trimmed_rows(sequences[:, 1:], sampling)
 
@@ -160,7 +169,8 @@ class Seq2seqStudent(TextStudent):
         first = self.model.generation_config.decoder_start_token_id
         first = self.model.config.decoder_start_token_id if first is None else first
         begun = torch.tensor([[first, *start] for start in starts], device=self.device)
-        settings = self.generation_settings(sampling) | {"decoder_input_ids": begun}
+        room = None if self.positions is None else self.positions - begun.shape[1]
+        settings = self.generation_settings(sampling, room) | {"decoder_input_ids": begun}
         sequences = self.model.generate(ids.to(self.device), attention_mask=mask.to(self.device), **settings)
         return self.trimmed_rows(sequences[:, begun.shape[1] :], sampling)
 
