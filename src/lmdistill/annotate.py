@@ -16,6 +16,7 @@ import hashlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lmdistill import response_cache
@@ -52,6 +53,8 @@ def annotate(
     allow_failed: float = 0.0,
     reparse: bool = False,
     progress: bool | None = None,
+    ledger: Ledger | None = None,
+    known: int = 0,
 ) -> Rows[Annotation]:
     """Every example with `sampling.n` rationales of each teacher, parsed by the task; a whole folder is simply read.
 
@@ -61,6 +64,8 @@ def annotate(
         allow_failed: the share of answers that may be missing for good (refused rows) in a complete run.
         reparse: read a complete folder's answers again, with the parser as it is now; nothing is asked twice.
         progress: False for none.
+        ledger: where a run that asks several times keeps its one account; its budget holds then, for all of them.
+        known: so many samples of each example were counted by an earlier round of such a run, and cost nothing here.
 
     Raises:
         TeacherError: the teacher cannot go on, or answers are missing at the end (exit code 3).
@@ -88,12 +93,13 @@ def annotate(
     with alone(folder), held as opened:
         if opened.done:
             return opened.rows(Annotation)
-        ledger = Ledger(budget)
+        ledger = Ledger(budget) if ledger is None else ledger
+        before = replace(ledger)
         with open_cache(teachers, cache) as store:
             askings = prepare(task, teachers, examples, prompting, sampling, seed, store, ledger)
-            with contextlib.closing(Answers(task, askings, folder)) as answers:
+            with contextlib.closing(Answers(task, askings, folder, known)) as answers:
                 ended = _fill(answers, ledger, progress)
-                _finish(opened, answers, ledger, allow_failed, ended)
+                _finish(opened, answers, ledger.since(before), allow_failed, ended)
         return opened.rows(Annotation)
 
 

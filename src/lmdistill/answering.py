@@ -50,9 +50,10 @@ def read_state(
 class Answers:
     """The rows of a run as they come to an end."""
 
-    def __init__(self, task: Task, askings: Sequence[Asking], folder: Path) -> None:
+    def __init__(self, task: Task, askings: Sequence[Asking], folder: Path, known: int = 0) -> None:
         self.task = task
         self.askings = askings
+        self.known = known
         self.examples = askings[0].examples
         self.each = sum(asking.sampling.n for asking in askings)
         self.counts: dict[str, int] = dict.fromkeys(("examples", "answers", "parsed", "correct", "labelled"), 0)
@@ -82,7 +83,7 @@ class Answers:
                     if form != rationale.answer:
                         rationale = replace(rationale, answer=form)
                 (rejected if rationale.reason else kept).append(rationale)
-                self._count(asking, state)
+                self._count(asking, state, sample)
             asking.forget(index)
         annotation = Annotation(example, tuple(kept), tuple(rejected))
         self._rows.add(index, to_line(annotation))
@@ -93,10 +94,10 @@ class Answers:
             self._votes.add(index, to_line(row))
         self._tally(annotation)
 
-    def _count(self, asking: Asking, state: State) -> None:
-        """What the answers behind a sample cost, whenever they were asked."""
+    def _count(self, asking: Asking, state: State, sample: int) -> None:
+        """What the answers behind a sample cost, whenever they were asked (those known before were counted then)."""
         price = asking.teacher.price
-        for stored in state.paid:
+        for stored in state.paid if sample >= self.known else ():
             if price is not None and stored.completion.usage is not None:
                 self.worth += price.of(stored.completion.usage, batch=stored.batch)
         if state.truncated:

@@ -188,6 +188,13 @@ class Ledger:
         self._waiters.clear()
         return spent
 
+    def since(self, before: Ledger) -> Ledger:
+        """What was used after a copy of this ledger was made."""
+        used = {name: getattr(self.usage, name) - getattr(before.usage, name) for name in Usage.__dataclass_fields__}
+        names = ("cost", "uncertain", "requests", "failed", "unpriced")
+        numbers = {name: getattr(self, name) - getattr(before, name) for name in names}
+        return Ledger(self.budget, usage=Usage(**used), **numbers)
+
     def _hopeless(self) -> bool:
         cap = self.budget.max_requests
         return cap is not None and self.requests >= cap

@@ -15,7 +15,7 @@ from lmdistill.annotate import annotate
 from lmdistill.curation.correct import Correct
 from lmdistill.curation.length import Length
 from lmdistill.curation.random_k import RandomK
-from lmdistill.errors import ConfigError
+from lmdistill.errors import BudgetReached, ConfigError
 from lmdistill.objectives.rationale_then_label import RationaleThenLabel
 from lmdistill.predict import Decoding, open_student, predict
 from lmdistill.recipes.scotd import Scotd
@@ -93,6 +93,50 @@ def test_inputs_with_too_few_rationales_are_asked_again(tmp_path: Path) -> None:
     assert all(len(item.rationales) >= len(before[item.id].rationales) for item in items)
     assert sum(len(item.rationales) < 4 for item in items) < len(short)
     assert [item.id for item in items] == [item.id for item in first]
+
+
+def test_what_a_round_brought_stays_in_the_next_one(tmp_path: Path) -> None:
+    """Inputs that had enough after the first round are not short again after the second one."""
+    items = {item.id: item for item in recipe(least=4, again=2).items(tmp_path)}
+    first, second = (
+        {item.id: item for item in Rows(tmp_path / f"annotations-again-{round}" / "rows.jsonl", Annotation)}
+        for round in (1, 2)
+    )
+    assert second.keys() < first.keys(), "some had enough after the first round, some had not"
+    for item in (first | second).values():
+        right = sum(Sums().is_correct(item.example, each.answer) for each in item.rationales)
+        assert len(items[item.id].rationales) == right
+
+
+def test_a_cap_holds_for_all_rounds_and_does_not_end_the_run(tmp_path: Path) -> None:
+    recipe(least=4, again=2).items(tmp_path / "free")
+    free = [read_manifest(tmp_path / "free" / name) for name in ("annotations", "annotations-again-1")]
+    needed = [manifest.facts["requests"] for manifest in free if manifest is not None]
+    assert needed[1] > 5
+    one = recipe(least=4, again=2, budget={"max_requests": needed[0] + 5})
+    report = one.run(tmp_path / "capped")
+    assert report.facts["rationales"]["asking_again"] == "stopped by the budget"
+    asked = report.facts["annotation"]
+    assert (asked["requests"], asked["rounds"], asked["complete"]) == (needed[0] + 5, 2, False)
+    first, second = (read_manifest(tmp_path / "capped" / name) for name in ("annotations", "annotations-again-1"))
+    assert first is not None and second is not None
+    assert [one.facts["requests"] for one in (first, second)] == [needed[0], 5]
+    items = one.items(tmp_path / "capped")
+    assert sum(len(each.rationales) for each in items) > sum(
+        len(each.rationales) for each in Rows(tmp_path / "capped" / "curated" / "rows.jsonl", Annotation)
+    ), "what was paid for is used"
+    assert one.run(tmp_path / "capped").metrics == report.metrics, "the same call finds everything done"
+    with pytest.raises(BudgetReached):
+        recipe(budget={"max_requests": 50}).run(tmp_path / "poor")
+
+
+def test_what_all_rounds_cost_is_summed(tmp_path: Path) -> None:
+    report = recipe(least=4, again=2).run(tmp_path)
+    rounds = [read_manifest(tmp_path / name) for name in ("annotations", "annotations-again-1", "annotations-again-2")]
+    facts = [one.facts for one in rounds if one is not None]
+    assert len(facts) == 3
+    for name in ("requests", "prompt_tokens", "completion_tokens"):
+        assert report.facts["annotation"][name] == sum(one[name] for one in facts)
 
 
 def test_a_teacher_that_gave_fewer_is_reported_not_padded(tmp_path: Path) -> None:

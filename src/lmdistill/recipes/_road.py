@@ -22,12 +22,13 @@ from lmdistill.errors import ConfigError
 from lmdistill.evaluate import evaluate
 from lmdistill.objectives import Objective
 from lmdistill.predict import Decoding, predict
-from lmdistill.pricing import Budget
+from lmdistill.pricing import Budget, Ledger
 from lmdistill.prompting import Prompting
 from lmdistill.recipes import Recipe
 from lmdistill.recipes._elsewhere import beside, elsewhere
 from lmdistill.recipes._grounding import Grounding
 from lmdistill.registry import name_of
+from lmdistill.rounds import summed_facts
 from lmdistill.shared import shared_stage
 from lmdistill.store import digest, read_manifest, seed_for, write_json
 from lmdistill.students import StudentSettings
@@ -123,8 +124,10 @@ class Road(Recipe):
         kept = {example.id for example in ranked[: max(1, round(self.fraction * len(ranked)))]}
         return [example for example in every if example.id in kept]
 
-    def annotated(self, examples: Sequence[Example], folder: Path) -> Sequence[Annotation]:
-        """The teacher's answers to examples."""
+    def annotated(
+        self, examples: Sequence[Example], folder: Path, ledger: Ledger | None = None, known: int = 0
+    ) -> Sequence[Annotation]:
+        """The teacher's answers to examples; `ledger` and `known` are for a recipe that asks several times."""
         assert self.teacher is not None
         with annotations_place(self, examples, folder) as place:
             return annotate(
@@ -136,6 +139,8 @@ class Road(Recipe):
                 sampling=self.sampling,
                 budget=self.budget,
                 cache=self.cache or folder.parent / "answers.sqlite",
+                ledger=ledger,
+                known=known,
             )
 
     def curated(self, annotations: Sequence[Annotation], out: Path) -> Sequence[Annotation]:
@@ -215,9 +220,8 @@ class Road(Recipe):
         facts["by_seed"] = {
             str(seed): {name: one.value for name, one in report.metrics.items()} for seed, report in reports.items()
         }
-        manifest = read_manifest(out / "annotations")
-        if manifest is not None:
-            facts["annotation"] = manifest.facts
+        if told_of_asking := summed_facts(out):
+            facts["annotation"] = told_of_asking
         first = next(iter(reports.values()))
         counts = {"train_items": len(items), **first.counts}
         facts["splits"] = {split: self.task.origin(split) for split in ("train", "valid", self.test_split)}
