@@ -4,8 +4,10 @@
     python benchmarks/qcrd_claims.py --out runs/qcrd_claims --only dss qcrd --seeds 0 1 --errors 0.2
     python benchmarks/qcrd_claims.py --out runs/qcrd_claims --table               # what is done so far
 
-The defaults are a regime where rationales matter (2,000 questions about 160 nouns, 2,000 steps): about 50 processor
-seconds a cell for finetune, 140 for dss and mi, 350 for qcrd; two processes with different --seeds share the work.
+The defaults are a regime where rationales matter (2,000 questions about 160 nouns, 1,200 steps): about 40 processor
+seconds a cell for finetune, 80 for dss, 115 for mi, several times that for qcrd; two processes with different --seeds
+share the work. A finished cell is kept only where it was made with the settings that are asked for now; with others,
+name another --out.
 
 A cell is one recipe with one seed (of the questions, the teacher's mistakes and the student alike) at one error rate
 of the teacher. All cells train equally many steps on equally many inputs; the last checkpoint is tested (no
@@ -18,6 +20,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +101,34 @@ def settings(name: str, seed: int, error: float, options: argparse.Namespace) ->
     return common | own
 
 
+def differing(asked: Any, made: Any, path: str = "") -> list[str]:
+    """The asked settings that a report was made without, each as 'key: asked, not made'."""
+    if isinstance(asked, Mapping) and isinstance(made, Mapping):
+        return [one for key in asked for one in differing(asked[key], made.get(key), f"{path}.{key}" if path else key)]
+    asked, made = (list(one) if isinstance(one, (list, tuple)) else one for one in (asked, made))
+    return [] if asked == made else [f"{path}: {asked}, not {made}"]
+
+
+def report_of(folder: Path, name: str, seed: int, error: float, options: argparse.Namespace) -> dict[str, Any] | None:
+    """The report of a finished cell, or None where there is none yet.
+
+    Raises:
+        SystemExit: the cell was made with other settings than those that are asked for now.
+    """
+    path = folder / "report.json"
+    if not path.exists():
+        return None
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if wrong := differing(settings(name, seed, error, options), report.get("settings", {})):
+        told = "\n  ".join(wrong)
+        print(f"{folder} was made with other settings; name them, or another --out:\n  {told}", file=sys.stderr)
+        raise SystemExit(2)
+    return report
+
+
 def cell(folder: Path, name: str, seed: int, error: float, options: argparse.Namespace) -> None:
     """Run a cell, unless its report is there."""
-    if (folder / "report.json").exists():
+    if report_of(folder, name, seed, error, options) is not None:
         return
     recipe = registry.load("recipes", METHODS[name][0])
     report = config.build(recipe, settings(name, seed, error, options)).run(folder)
@@ -134,20 +163,27 @@ def flipped(differences: list[float], draws: int = 10_000) -> float:
     return (larger + 1) / (draws + 1)
 
 
+def regime(options: argparse.Namespace) -> str:
+    """What all cells of a table have in common, in words."""
+    questions = f"{options.train:,} questions about {options.nouns} nouns in {options.classes} classes"
+    steps = f"{options.steps:,} steps of {options.batch}, a round every {options.refresh_every} epochs"
+    return f"{questions}, {steps}, student {options.preset}"
+
+
 def table(options: argparse.Namespace) -> None:
     """Print what is done, one line a method."""
     for error in options.errors:
-        print(f"\nteacher wrong {error:.0%}, share of the data {options.fraction:g}\n")
+        print(f"\nteacher wrong {error:.0%}, share of the data {options.fraction:g}; {regime(options)}\n")
         print("| method | seeds | accuracy | 95 % interval | minus dss | p (items) | train s |\n|" + "---|" * 7)
         scores: dict[str, dict[int, list[int]]] = {}
         seconds: dict[str, list[float]] = {}
         for name in options.only:
             for seed in options.seeds:
                 folder = place(options, name, seed, error)
-                if (folder / "report.json").exists():
+                report = report_of(folder, name, seed, error, options)
+                if report is not None:
                     scores.setdefault(name, {})[seed] = right(folder, seed)
-                    facts = json.loads((folder / "report.json").read_text())["facts"]
-                    seconds.setdefault(name, []).append(facts["train_seconds"][str(seed)])
+                    seconds.setdefault(name, []).append(report["facts"]["train_seconds"][str(seed)])
         for name, own in scores.items():
             means = [statistics.mean(items) for items in own.values()]
             whole = intervals.over_seeds(means, 500)
@@ -166,7 +202,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(MAIN), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--errors", nargs="+", type=float, default=[0.2])
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--train", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--nouns", type=int, default=160)

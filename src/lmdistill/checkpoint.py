@@ -29,6 +29,7 @@ class Cursor:
     misses: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
 
 
 class SnapshotRing:

@@ -150,13 +150,15 @@ class Loop:
 
     def _counts(self, prepared: Sequence[Batch]) -> dict[str, float]:
         """Denominators of the step, summed over micro-batches and processes."""
-        every = [self.objective.counts(batch) for batch in prepared]
-        if self.accelerator.num_processes > 1:
-            every = gather_object(every)
+        return self._summed(*(self.objective.counts(batch) for batch in prepared))
+
+    def _summed(self, *every: Mapping[str, float]) -> dict[str, float]:
+        """Numbers by name, summed over all of them and all processes."""
+        gathered = gather_object(list(every)) if self.accelerator.num_processes > 1 else every
         counts: dict[str, float] = {}
-        for own in every:
+        for own in gathered:
             for name, count in own.items():
-                counts[name] = counts.get(name, 0.0) + count
+                counts[name] = counts.get(name, 0) + count
         return counts
 
     def _collate(self, laid: Sequence[Laid]) -> Batch:
@@ -211,15 +213,21 @@ class Loop:
         self.accelerator.wait_for_everyone()
         shards = [list(Rows(path.with_suffix(f".{r}.jsonl"), type(self.base[0]))) for r in range(processes)]
         union = [shards[i % processes][i // processes] for i in range(len(self.base))]
+        sampled = time.monotonic()
+        notes = self._summed(round.notes)
         torch.manual_seed(seed_for(self.seed, "learn", round.index))  # the same on every process
+        round.notes = {}
         learned = self.objective.learn(union, round)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             write_rows(path, learned)
         shard.unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
-        seconds = self.opened.manifest.facts.setdefault("refresh_seconds", {})
-        seconds[str(round.index)] = round_seconds(time.monotonic() - started)
+        seconds = {"refresh_seconds": sampled - started, "learn_seconds": time.monotonic() - sampled}
+        told = {name: round_seconds(one) for name, one in seconds.items()} | notes | round.notes
+        self.cursor.rounds.append({"round": round.index, **told})
+        self.cursor.history.append({"step": self.cursor.step, "round": round.index, **told})
+        self.accelerator.log({f"round/{name}": value for name, value in told.items()}, step=self.cursor.step)
 
     def _round(self) -> Round:
         """What `refresh`, `learn` and `prepare` may use now."""
@@ -320,6 +328,7 @@ class Loop:
             seconds=self.cursor.seconds,
             counts={**self.left_out, **shortened, "items": len(self.base)},
             history=self.cursor.history,
+            rounds=self.cursor.rounds,
         )
 
     # --- items ---

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from lmdistill import __version__
 from lmdistill.config import settings_of
-from lmdistill.errors import TrainingError
+from lmdistill.errors import ConfigError, TrainingError
 from lmdistill.objectives import Objective
 from lmdistill.progress import first_process
 from lmdistill.registry import name_of
@@ -66,6 +66,22 @@ class TrainSettings:
     report_to: tuple[str, ...] = ()
     device: Literal["auto", "cpu"] = "auto"
 
+    def __post_init__(self) -> None:
+        counts = ("steps", "batch_size", "tokens_per_batch", "bucket", "refresh_every", "eval_every", "save_every")
+        problems = [f"{name}: {getattr(self, name)} is below 1" for name in (*counts, "log_every")
+                    if getattr(self, name) < 1]  # fmt: skip
+        if self.patience is not None and self.patience < 1:
+            problems.append(f"patience: {self.patience} is below 1 (null never stops early)")
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            problems.append(f"epochs: {self.epochs} is not above 0 (null counts steps)")
+        for name in ("learning_rate", "weight_decay", "epsilon", "warmup", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                problems.append(f"{name}: {getattr(self, name)} is not a number of 0 or more")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            problems.append(f"betas: {list(self.betas)} are not in [0, 1)")
+        if problems:
+            raise ConfigError(problems)
+
 
 @dataclass
 class Trained:
@@ -78,6 +94,8 @@ class Trained:
     seconds: float
     counts: Mapping[str, int] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
+    rounds: Sequence[Mapping[str, Any]] = ()
+    """What each round took and what the objective noted of it; empty where it refreshes nothing."""
 
 
 Validate = Callable[[Any], Mapping[str, float]]
@@ -129,6 +147,8 @@ def train(
         opened.manifest.facts.update(
             {"step": trained.step, "score": trained.score, "train_seconds": round(trained.seconds, 3)}
         )
+        if trained.rounds:
+            opened.manifest.facts["rounds"] = list(trained.rounds)
         return trained
 
 
@@ -157,5 +177,12 @@ def _reopened(student: Any, opened: Stage) -> Trained:
     history = [json.loads(line) for line in lines]
     counts = opened.manifest.counts
     return Trained(
-        student, opened.folder / "student", facts["step"], facts["score"], facts["train_seconds"], counts, history
+        student,
+        opened.folder / "student",
+        facts["step"],
+        facts["score"],
+        facts["train_seconds"],
+        counts,
+        history,
+        facts.get("rounds", ()),
     )

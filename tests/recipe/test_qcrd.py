@@ -60,9 +60,29 @@ def test_qcrd_samples_judges_contrasts_and_keeps_what_it_did(tmp_path: Path) -> 
     assert versions[0] != versions[1], "the judge learns from round to round"
     student = folder / "student"
     assert load_file(student / "companion-judge.safetensors") and (student / "model.safetensors").exists()
-    losses = [entry["loss"] for entry in map(json.loads, (folder / "log.jsonl").open()) if "loss" in entry]
+    log = [json.loads(line) for line in (folder / "log.jsonl").open()]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
     assert losses[-1] < losses[0]
+    told = report.facts["rounds"]["0"]
+    assert [one["round"] for one in told] == [0, 1, 2, 3]
+    assert [{"step": 3 * one["round"], **one} for one in told] == [entry for entry in log if "round" in entry]
+    assert json.loads((folder / "manifest.json").read_text())["facts"]["rounds"] == told
+    for items, one in zip(rounds, told, strict=True):
+        negatives = [r.source for item in items for r in item.negatives]
+        assert one["teacher_negatives"] == negatives.count("scripted")
+        assert one["student_negatives"] == len(negatives) - negatives.count("scripted")
+        assert one["with_contrast"] == sum(bool(item.rationales and item.negatives) for item in items)
+        without = sum(count for name, count in one.items() if name.startswith("without_contrast"))
+        assert one["items"] == 48 == one["with_contrast"] + without
+        assert one["refresh_seconds"] > 0 and one["learn_seconds"] > 0 and 0 <= one["judge_auc"] <= 1
     assert run("qcrd", tmp_path, contrast=CONTRAST).metrics == report.metrics, "a finished run is read back"
+
+
+def test_a_split_that_is_tested_chooses_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run("dss", tmp_path, test_split="valid", train=TRAIN | {"steps": 4, "eval_every": 1})
+    manifest = json.loads((tmp_path / "seed-0" / "train" / "manifest.json").read_text())
+    assert manifest["facts"]["score"] is None and report.facts["steps"] == {"0": 4}
+    assert "the last one is tested" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mode", ["released", "clean"])
@@ -113,6 +133,11 @@ def test_a_run_that_was_stopped_in_a_round_ends_bit_identical(tmp_path: Path) ->
     assert all(torch.equal(tensor, ends["stopped"][key]) for key, tensor in ends["whole"].items())
     files = [sorted((tmp_path / name / "rounds").glob("*.jsonl")) for name in ("whole", "stopped")]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+    facts = [json.loads((tmp_path / name / "manifest.json").read_text())["facts"]["rounds"] for name in ends]
+    timed = {"refresh_seconds", "learn_seconds"}
+    whole, stopped = ([{k: v for k, v in one.items() if k not in timed} for one in rounds] for rounds in facts)
+    assert whole == stopped and len(whole) == len(files[0]), "rounds before the stop are not forgotten"
+    assert all(timed <= one.keys() for one in facts[1])
 
 
 def overfit(objective: Any, items: Sequence[Annotation], folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from lmdistill.objectives.step_by_step import StepByStep
 from lmdistill.students import Batch
 from lmdistill.students.causal import Causal
 from lmdistill.students.seq2seq import Seq2seq, Seq2seqStudent
-from lmdistill.types import Annotation, Example, Rationale, Sampling
+from lmdistill.types import Annotation, Completion, Example, Rationale, Sampling
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
@@ -201,7 +202,8 @@ def test_every_scheme_weighs_by_its_own_shares() -> None:
         means = sequence_mean(scored.nll, scored.mask).reshape(3, 3)
         quality = batch.targets["positive"].weight.reshape(3, 3)
         share = torch.full((3, 3), 1 / 3) if scheme == "mean" else quality / quality.sum(-1, keepdim=True)
-        assert torch.allclose(parts["positive"].total, (share * quality * means).sum(), rtol=1e-5)
+        factor = quality if scheme == "mean" else torch.ones(3, 3)  # a weighted mean is weighted once
+        assert torch.allclose(parts["positive"].total, (share * factor * means).sum(), rtol=1e-5)
         totals[scheme] = parts["positive"].total.item()
     assert totals["mean"] != pytest.approx(totals["weighted_mean"])
 
@@ -239,6 +241,124 @@ def test_a_sample_that_was_set_aside_is_never_good_and_equal_texts_count_once() 
     assert sides(one) == ([0], [2])
     wrong_twin = replace(one.rationales[2], text="text 0")
     assert sides(replace(one, rationales=(one.rationales[0], twin, wrong_twin))) == ([0], [])
+
+
+def test_equal_texts_are_told_apart_by_the_vote_and_the_winning_one_stays() -> None:
+    """The minority's text comes first: it must not take the majority's place."""
+    texts = [("foo", "no"), ("foo", "yes"), ("bar", "yes")]
+    one = Annotation(Example("e", "x", "yes"), tuple(Rationale(t, a, "t", i) for i, (t, a) in enumerate(texts)))
+    assert sides(one) == ([1, 2], [])
+    parts = split(one, positives="majority", ties="all", unparsable_is_negative=True, labels="gold")
+    assert parts.copies == 1 and parts.reason is None
+
+
+def test_a_line_break_does_not_make_a_copy_of_a_positive_a_negative() -> None:
+    good = Rationale("Sure, line one.\nSo  line two.", "yes", "t", 0)
+    again = Rationale("Sure, line one. So line two.", "no", "t", 2)
+    one = Annotation(Example("e", "x", "yes"), (good, replace(good, sample=1), again))
+    assert sides(one) == ([0], [])
+
+    class Writer:
+        def generate(self, prompts: Sequence[str], sampling: Sampling, **options: Any) -> list[list[Completion]]:
+            return [[Completion("Sure, line one. So line two."), Completion("Else."), Completion(" ")] for _ in prompts]
+
+    notes: dict[str, float] = {}
+    options: dict[str, Any] = {"seed": 0, "round": 0, "source": "student@round-0", "batch_size": 4, "notes": notes}
+    made = sampled_negatives([one], ["x"], Writer(), Sampling(n=3), **options)  # type: ignore[arg-type]
+    assert [r.text for r in made[0]] == ["Else."]
+    assert notes == {"student_empty": 1, "student_copies": 1, "student_unfinished": 0}
+
+
+def curated(*answers: str, label: str = "yes") -> Annotation:
+    from lmdistill.curation.correct import Correct
+    from lmdistill.tasks.nli import Nli
+
+    return Correct().apply(said(*answers, label=label), Nli(), random.Random(0))
+
+
+def test_curation_by_gold_labels_takes_the_vote_of_what_it_set_aside() -> None:
+    one = curated("no", "yes", "no", "yes", "no")
+    assert [r.sample for r in one.rationales] == [1, 3] and one.vote.answer == "no"
+    assert sides(one) == ([1, 3], [0, 2, 4]), "what is left is right, however many were wrong"
+    fresh = ContrastiveRationale(judge=None, negatives="teacher").refresh([one], round_of(None, 0)[0])[0]
+    assert all(r.answer == "yes" for r in fresh.rationales) and all(r.answer == "no" for r in fresh.negatives)
+
+
+def test_where_no_winner_is_left_in_use_there_is_no_contrast_and_a_reason() -> None:
+    gone = [Rationale(f"gone {i}", "yes", "t", i, reason="too long") for i in range(2)]
+    one = Annotation(Example("e", "x", "yes"), (Rationale("here", "no", "t", 2),), tuple(gone))
+    parts = split(one, positives="majority", ties="all", unparsable_is_negative=True, labels="gold")
+    assert parts == ((), (), "the winning samples were set aside", 0)
+    objective = ContrastiveRationale(judge=None, negatives="teacher")
+    round, _ = round_of(None, 0)
+    fresh = objective.refresh([one, said("yes", "yes", "no")], round)
+    assert fresh[0].negatives == () and fresh[0].rationales == ()
+    assert round.notes == {
+        "items": 2,
+        "with_contrast": 1,
+        "teacher_negatives": 1,
+        "student_negatives": 0,
+        "teacher_copies": 0,
+        "without_contrast: the winning samples were set aside": 1,
+    }
+
+
+def test_votes_of_samples_set_aside_make_no_sample_in_use_a_negative() -> None:
+    used = tuple(Rationale(f"used {i}", answer, "t", i) for i, answer in enumerate(["yes", "no", "no", "maybe"]))
+    gone = tuple(Rationale(f"gone {i}", "yes", "t", 4 + i, reason="too long") for i in range(2))
+    one = Annotation(Example("e", "x", "yes"), used, gone)
+    assert sides(one) == ([0], [3]), "'no' would have won without what was too long, so it is neither"
+    assert sides(replace(one, rejected=())) == ([1, 2], [0, 3])
+
+
+def test_gold_is_what_the_task_says_it_is() -> None:
+    from lmdistill.tasks.svamp import Svamp
+
+    task = Svamp(path="nowhere")
+    told = tuple(Rationale(f"text {i}", a, "t", i) for i, a in enumerate(["8 + 2", "( 8 - 2 )", "8 + 2", "( 8 - 2 )"]))
+    one = Annotation(Example("e", "x", "( 8.0 + 2.0 )"), told)
+    (asked,) = ContrastiveRationale().marked([one], task)
+    for positives, ties in (("label", "all"), ("majority", "label")):
+        options: dict[str, Any] = {"positives": positives, "ties": ties}
+        parts = split(asked, **options, unparsable_is_negative=True, labels="gold")
+        assert [r.sample for r in parts.positives] == [0, 2] and [r.sample for r in parts.negatives] == [1, 3]
+    plain = split(one, positives="label", ties="all", unparsable_is_negative=True, labels="gold")
+    assert plain.positives == plain.negatives == (), "nobody asked the task: no positive, so no negative either"
+
+
+def test_a_negative_that_was_cut_has_no_end() -> None:
+    items = [item(i, positives=1, negatives=2) for i in range(3)]
+    cut = [
+        replace(one, negatives=(replace(one.negatives[0], scores={"unfinished": 1.0}), one.negatives[1]))
+        for one in items
+    ]
+    student = student_of(items)
+    objective = ContrastiveRationale(judge=None, margin=50.0, scheme="mean", label_weight=0.0)
+    batch = batch_of(objective, cut, student)
+    before = batch.targets["negative"].labels.clone()
+    opened = objective._open_ended(student, batch).targets["negative"].labels
+    for row, (own, whole) in enumerate(zip(opened.tolist(), before.tolist(), strict=True)):
+        length = sum(token != -100 for token in whole)
+        assert whole[length - 1] == student.eos
+        short = row % 2 == 0
+        assert own == [*whole[: length - short], *[-100] * (len(whole) - length + short)]
+    assert torch.equal(batch.targets["negative"].labels, before), "the batch itself is not changed"
+    ended = float(objective.loss(student, None, batch_of(objective, items, student), 0.0)["negative"].total.detach())
+    total = float(objective.loss(student, None, batch, 0.0)["negative"].total.detach())
+    scored = student(objective._open_ended(student, batch))["negative"]
+    expected = (50.0 - sequence_mean(scored.nll, scored.mask)).reshape(3, 2).mean(-1).sum()
+    assert total == pytest.approx(float(expected.detach()), rel=1e-5) and total != pytest.approx(ended, rel=1e-5)
+
+
+@pytest.mark.parametrize(("unfinished", "kept"), [("open", 1), ("drop", 0)])
+def test_samples_that_were_cut_are_counted_and_left_open_or_out(unfinished: Any, kept: int) -> None:
+    items = [said("yes", "yes")]
+    student = student_of(items)
+    objective = ContrastiveRationale(judge=None, negatives="student", max_tokens=2, unfinished=unfinished)
+    round, _ = round_of(student, 0)
+    fresh = objective.refresh(items, round)[0]
+    assert round.notes["student_unfinished"] == 1 and len(fresh.negatives) == kept
+    assert all(one.scores == {"unfinished": 1.0} for one in fresh.negatives)
 
 
 class Ring:
@@ -345,6 +465,9 @@ def test_settings_that_cannot_be_are_told_all_at_once() -> None:
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["margin", "lag", "temperature", "judge"]
     with pytest.raises(ConfigError, match="500"):
         QualityJudging(pretrain_steps=501)
+    with pytest.raises(ConfigError) as caught:
+        ContrastiveRationale(margin=math.nan, contrast_weight=math.inf, temperature=math.nan)
+    assert [one.partition(":")[0] for one in caught.value.problems] == ["contrast_weight", "margin", "temperature"]
 
 
 @pytest.mark.parametrize("objective", [ContrastiveRationale(max_tokens=4, lag=1), MutualInformation(mode="released")])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from lmdistill.errors import ConfigError, StoreError
+from lmdistill.errors import ConfigError, StoreError, TrainingError
 from lmdistill.losses.contrast import JudgeLoss
 from lmdistill.objectives import Companion, Round
+from lmdistill.objectives.contrastive_rationale import ContrastiveRationale
 from lmdistill.objectives.quality_judging import QualityJudging
+from lmdistill.recipes._road import vocabulary_texts
 from lmdistill.students.seq2seq import Seq2seq
 from lmdistill.train import TrainSettings, train
 from lmdistill.types import Annotation, Example, Rationale
@@ -101,10 +104,61 @@ def test_beside_a_student_it_is_pretrained_on_the_teacher_and_then_slows_down() 
     assert torch.equal(before, first), "alpha_3 = 0: it judges and learns nothing"
 
 
+def test_without_a_rate_of_its_own_it_learns_at_the_students() -> None:
+    student = Seq2seq().open(TEXTS, seed=0)
+    objective = QualityJudging(pretrain_steps=0, steps=1, batch_size=4)
+    companion = objective.companion(student)
+    assert companion.learning_rate is None, "the loop then gives it train.learning_rate"
+    companion.optimizer = torch.optim.AdamW(companion.module.parameters(), lr=4e-3)
+    for index, rate in ((0, 2e-3), (1, 1.8e-3)):
+        objective.teach(companion, items(6), Round(index, 1, 0, 0.0, lambda lag: None, {}, student))
+        assert companion.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+def test_a_round_notes_whether_the_judge_tells_good_from_bad() -> None:
+    student = Seq2seq().open(TEXTS, seed=0)
+    objective = QualityJudging(pretrain_steps=150, steps=0, batch_size=16, learning_rate=3e-3)
+    companion = objective.companion(student)
+    companion.optimizer = torch.optim.AdamW(companion.module.parameters(), lr=3e-3)
+    own = [replace(one, negatives=(*one.negatives, Rationale("_ _", source="student@round-0"))) for one in items(12)]
+    round = Round(0, 1, 0, 0.0, lambda lag: None, {}, student)
+    scored = objective.teach(companion, own, round)
+    good = [one.scores["quality"] for item in scored for one in item.rationales]
+    bad = [item.negatives[0].scores["quality"] for item in scored]
+    wins = sum((a > b) + 0.5 * (a == b) for a in good for b in bad) / (len(good) * len(bad))
+    assert round.notes["judge_auc_teacher"] == pytest.approx(wins) and wins > 0.8
+    assert round.notes.keys() == {"judge_auc", "judge_auc_teacher", "judge_auc_student"}
+
+
+def test_a_judge_that_diverges_is_named() -> None:
+    student = Seq2seq().open(TEXTS, seed=0)
+    objective = QualityJudging(pretrain_steps=0, steps=5, weight=1.0, batch_size=4, learning_rate=1e30)
+    companion = objective.companion(student)
+    companion.optimizer = torch.optim.AdamW(companion.module.parameters(), lr=1.0)
+    with pytest.raises(TrainingError, match=r"contrast\.judge\.learning_rate"):
+        objective.teach(companion, items(6), Round(0, 1, 0, 0.0, lambda lag: None, {}, student))
+    with torch.no_grad():
+        next(companion.module.parameters()).fill_(torch.nan)
+    with pytest.raises(TrainingError, match=r"scores are not finite.*contrast\.judge\.learning_rate"):
+        objective.scored(companion.module, items(2))  # type: ignore[arg-type]
+
+
+def test_a_word_vocabulary_knows_the_judges_template() -> None:
+    objective = ContrastiveRationale()
+    student = Seq2seq().open(vocabulary_texts(objective, items(6)), seed=0)
+    judge = objective.judge
+    assert isinstance(judge, QualityJudging)
+    words = student.tokenizer.convert_ids_to_tokens(student.tokenizer(judge.text(items(1)[0], "it is ab"))["input_ids"])
+    assert words == ["question:", "ab", "or", "explanation:", "it", "is", "ab", "</s>"]
+
+
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         QualityJudging(every=0, corrupted=2.0, template="nothing")
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["every", "corrupted", "template"]
+    with pytest.raises(ConfigError) as caught:
+        QualityJudging(learning_rate=-1, weight=-1, steps=-3)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["learning_rate", "weight", "steps"]
     with pytest.raises(StoreError, match=r"judge\.encoder"):
         QualityJudging(encoder=str(tmp_path)).open()
 

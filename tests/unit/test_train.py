@@ -157,6 +157,18 @@ def test_an_unknown_schedule_and_selection_are_named(tmp_path: Path) -> None:
         run(tmp_path / "b", LabelOnly(), validate=lambda _: {"accuracy": 0.0}, select="f1")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"steps": 0}, {"epochs": 0.0}, {"batch_size": 0}, {"tokens_per_batch": 0}, {"bucket": 0}, {"refresh_every": 0},
+     {"eval_every": 0}, {"save_every": 0}, {"log_every": 0}, {"patience": 0}, {"learning_rate": -1.0},
+     {"learning_rate": float("nan")}, {"weight_decay": -0.1}, {"epsilon": -1.0}, {"warmup": -1.0}, {"clip": -1.0},
+     {"betas": (0.9, 1.0)}],
+)  # fmt: skip
+def test_a_number_that_cannot_be_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        TrainSettings(**wrong)
+
+
 def test_a_damaged_state_names_the_remedy(tmp_path: Path) -> None:
     scores = iter([0.0])
 

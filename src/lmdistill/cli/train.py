@@ -55,12 +55,13 @@ def command(
     first_row(rows)
     from lmdistill.recipes._road import vocabulary_texts
 
-    opened = settings.student.open(vocabulary_texts(settings.objective, rows), settings.seed)
+    learnt = settings.objective.marked(rows, settings.task)
+    opened = settings.student.open(vocabulary_texts(settings.objective, learnt), settings.seed)
     written = settings_of(settings)
     trained = train(
         opened,
         settings.objective,
-        rows,
+        learnt,
         settings=settings.train,
         folder=out,
         validate=_validation(settings),

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lmdistill import render
@@ -68,6 +68,8 @@ class Round:
     sampler: Callable[[int], Student | None]
     companions: Mapping[str, Companion]
     student: Any
+    notes: dict[str, float] = field(default_factory=dict)
+    """Numbers that `refresh` and `learn` leave about the round; counts of `refresh` are summed over processes."""
 
 
 class Objective(ABC):
@@ -122,6 +124,14 @@ class Objective(ABC):
         Raises:
             TrainingError, ConfigError, DataError: what was expected, what was got, what to do.
         """
+
+    def marked(self, items: Sequence[Any], task: Task) -> Sequence[Any]:
+        """The items with what only the task can tell of them, before training; unchanged by default."""
+        return items
+
+    def vocabulary(self) -> Iterable[str]:
+        """Texts beside the views that a vocabulary made for this training must know; none by default."""
+        return ()
 
     # --- inference ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -127,6 +128,17 @@ class Judge(nn.Module):
         load_model(self, str(folder / "model.safetensors"))
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self._tokens.clear()
+
+
+def above(good: Sequence[float], bad: Sequence[float]) -> float:
+    """The share of pairs in which the good one scores higher (AUC); equal scores count half.
+
+    >>> above([0.9, 0.5], [0.5, 0.1])
+    0.875
+    """
+    ordered = sorted(bad)
+    wins = sum(bisect.bisect_left(ordered, one) + bisect.bisect_right(ordered, one) for one in good)
+    return wins / (2 * len(good) * len(bad))
 
 
 def copied_encoder(student: Any) -> Any:

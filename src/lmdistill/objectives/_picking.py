@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,17 @@ def rows_where(rows: Targets, where: Tensor) -> Targets:
     labels = rows.labels[where]
     width = int((labels != IGNORED).sum(-1).max()) if labels.shape[0] else 0
     return Targets(labels[:, :width], rows.source[where], rows.item[where], rows.group[where], rows.weight[where])
+
+
+def open_ended(rows: Targets, which: Sequence[bool], ends: Sequence[int]) -> Targets:
+    """The rows without the end of sequence, where `which` says so for a row."""
+    chosen = torch.tensor(which, dtype=torch.bool, device=rows.labels.device)
+    lengths = (rows.labels != IGNORED).sum(-1)
+    last = (lengths - 1).clamp(min=0).unsqueeze(-1)
+    ended = torch.isin(rows.labels.gather(1, last), torch.tensor(ends, device=rows.labels.device)).squeeze(-1)
+    drop = chosen & ended & (lengths > 1)
+    labels = torch.where(drop.unsqueeze(-1), rows.labels.scatter(1, last, IGNORED), rows.labels)
+    return replace(rows, labels=labels)
 
 
 def joined(several: Sequence[Targets]) -> Targets | None:

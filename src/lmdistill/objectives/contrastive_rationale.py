@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -15,9 +16,20 @@ from lmdistill.errors import ConfigError
 from lmdistill.losses.contrast import Scheme, hinge, scheme_weights, sequence_mean
 from lmdistill.objectives import Companion, Objective, Part, Reduction, Round, count_of, reduced, shown
 from lmdistill.objectives._labels import PREFIXES, LabelSource, PrefixStyle, label_of
-from lmdistill.objectives._picking import crowded, joined, mean_tokens, places, present, rows_where
-from lmdistill.objectives._rationales import Positives, Ties, sampled_negatives, split, with_split
+from lmdistill.objectives._picking import crowded, joined, mean_tokens, open_ended, places, present, rows_where
+from lmdistill.objectives._rationales import (
+    UNFINISHED,
+    Positives,
+    Ties,
+    Unfinished,
+    agreeing,
+    sampled_negatives,
+    split,
+    tallied,
+    with_split,
+)
 from lmdistill.students import Batch, Student, Targets
+from lmdistill.tasks import Task
 from lmdistill.types import Annotation, Rationale, Sampling, View
 
 Negatives = Literal["student", "fixed", "teacher", "both", "none"]
@@ -42,9 +54,9 @@ class ContrastiveRationale(Objective):
     Differs:   from the paper (each open point is a setting): an "iteration" is a round (`train.refresh_every` epochs),
                because per step the sampling would dominate and alpha_3 would vanish; s is the score of the rationale
                that was picked, without a gradient (otherwise the loss drives s+ to 0); samples are not truncated
-               (top_k 0); alpha_3 and its decay act on the judge's learning rate, since AdamW ignores a loss's scale;
-               before round `lag` the negatives are `early`; the decoder selects without dropout.
-               There is no authors' code
+               (top_k 0), and one that `max_tokens` cut is pushed away from without an end; alpha_3 and its decay act
+               on the judge's learning rate, since AdamW ignores a loss's scale; before round `lag` the negatives are
+               `early`; the decoder selects without dropout. There is no authors' code
     Relations: with negative_weight=0, positives='first', judge=None, prefix_style='released' and
                rationale_reduction='token' it is StepByStep()
     """
@@ -64,6 +76,7 @@ class ContrastiveRationale(Objective):
     samples: int = 1
     temperature: float = 1.5
     max_tokens: int = 64
+    unfinished: Unfinished = "open"
     generation_batch: int = 256
     judge: Objective | None = component("objectives", "quality_judging")
     quality_of: Literal["picked", "mean"] = "picked"
@@ -76,16 +89,16 @@ class ContrastiveRationale(Objective):
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name}: {getattr(self, name)} is negative"
+            f"{name}: {getattr(self, name)} is not a number of 0 or more"
             for name in ("label_weight", "contrast_weight", "negative_weight", "margin")
-            if getattr(self, name) < 0
+            if not 0 <= getattr(self, name) < math.inf
         ]
         problems += [
             f"{name}: {getattr(self, name)} is below 1"
             for name in ("lag", "samples", "max_tokens", "generation_batch")
             if getattr(self, name) < 1
         ]
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             problems.append(f"temperature: {self.temperature}; negatives are sampled, so it must be above 0")
         if self.judge is not None and not hasattr(self.judge, "companion"):
             problems.append(f"judge: {type(self.judge).__name__} judges nothing; use 'quality_judging' or null")
@@ -116,6 +129,12 @@ class ContrastiveRationale(Objective):
             views += [View(source, one.text, "negative", i, 1 - _opinion(one, 0.0)) for i, one in enumerate(bad)]
         return views
 
+    def marked(self, items: Sequence[Annotation], task: Task) -> Sequence[Annotation]:
+        return agreeing(items, task)
+
+    def vocabulary(self) -> Iterable[str]:
+        return () if self.judge is None else self.judge.vocabulary()
+
     def prompt(self, annotation: Annotation) -> str:
         return PREFIXES[self.prefix_style].label + shown(annotation)
 
@@ -139,7 +158,10 @@ class ContrastiveRationale(Objective):
         if self.negatives not in ("teacher", "both") or not self.negative_weight:
             fresh = [replace(item, negatives=()) for item in fresh]
         written = self._written(fresh, round)
-        return [replace(item, negatives=(*item.negatives, *own)) for item, own in zip(fresh, written, strict=True)]
+        fresh = [replace(item, negatives=(*item.negatives, *own)) for item, own in zip(fresh, written, strict=True)]
+        for name, count in tallied(fresh, sides).items():
+            round.notes[name] = round.notes.get(name, 0) + count
+        return fresh
 
     def _written(self, items: Sequence[Annotation], round: Round) -> list[tuple[Rationale, ...]]:
         """What an old student writes for the items that have a positive to contrast it with."""
@@ -158,6 +180,8 @@ class ContrastiveRationale(Objective):
             round=round.index,
             source=f"student@round-{of}",
             batch_size=self.generation_batch,
+            unfinished=self.unfinished,
+            notes=round.notes,
         )
         for i, own in zip(chosen, made, strict=True):
             out[i] = own
@@ -201,6 +225,7 @@ class ContrastiveRationale(Objective):
         return counts
 
     def loss(self, student: Any, teacher: Any, batch: Batch, progress: float) -> dict[str, Part]:
+        batch = self._open_ended(student, batch)
         shared = student.encoded(batch)
         sides = {role: batch.targets[role] for role in SIDES if role in batch.targets}
         shares = self._shares(student, shared, sides)
@@ -218,7 +243,11 @@ class ContrastiveRationale(Objective):
         for role, rows in picked.items():
             own = slice(start, start + rows.labels.shape[0])
             start = own.stop
-            weight = shares[role][shares[role] > 0] * self._quality(sides[role])[shares[role] > 0]
+            chosen = shares[role] > 0
+            # a weighted mean has the judge's opinion in its shares
+            weight = shares[role][chosen] * (
+                1 if self.scheme == "weighted_mean" else self._quality(sides[role])[chosen]
+            )
             if role == "positive":
                 values = nll[own] if self.rationale_reduction == "token" else means[own]
                 parts[role] = Part((weight * values).sum(), counts[role], self.contrast_weight)
@@ -226,6 +255,16 @@ class ContrastiveRationale(Objective):
                 beyond = self.contrast_weight * self.negative_weight
                 parts[role] = Part((weight * hinge(means[own], margin=self.margin)).sum(), counts[role], beyond)
         return parts
+
+    def _open_ended(self, student: Any, batch: Batch) -> Batch:
+        """The batch without the end of sequence of negatives that were cut at their token limit."""
+        if "negative" not in batch.targets:
+            return batch
+        rows = batch.targets["negative"]
+        bad = [[one for one in item.negatives if one.text.strip()] for item in batch.items]  # type: ignore[union-attr]
+        pairs = zip(rows.item.tolist(), rows.group.tolist(), strict=True)
+        cut = [UNFINISHED in bad[item][group].scores for item, group in pairs]
+        return replace(batch, targets={**batch.targets, "negative": open_ended(rows, cut, student.ends)})
 
     def _quality(self, rows: Targets) -> Tensor:
         """What the judge's opinion makes of each row [R]: its own weight, or the mean over its input's rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,16 +11,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lmdistill.errors import ConfigError
+from lmdistill.errors import ConfigError, TrainingError
 from lmdistill.losses.contrast import JudgeLoss, judge_loss
 from lmdistill.objectives import Companion, Objective, Part, Round
-from lmdistill.objectives._judge import Judge, Pooling, copied_encoder, pretrained_encoder, scratch_encoder
+from lmdistill.objectives._judge import Judge, Pooling, above, copied_encoder, pretrained_encoder, scratch_encoder
 from lmdistill.objectives._picking import places
 from lmdistill.store import seed_for
 from lmdistill.students import Batch
 from lmdistill.types import Annotation, Rationale, View
 
 MASK = "_"
+PRETRAINED_RATE = 5e-5
+"""The rate of an encoder that brings its own pretraining."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class QualityJudging(Objective):
     Shapes:    roles 'positive' and 'negative', one row per rationale, no target tokens
     Differs:   from the paper: `loss_form` is 'bce' by default, because (2) as printed bounds the loss to a range of two
                nats with weak gradients and does not make s a probability, which (1 - s) needs; alpha_3 is
-               `learning_rate` times `weight`, decayed by `decay` a round, since AdamW ignores a loss's scale. The
+               `learning_rate` times `weight`, decayed by `decay` a round, since AdamW ignores a loss's scale;
+               `learning_rate` None is the student's own (`train.learning_rate`), or 5e-5 for an encoder by path. The
                encoder is a copy of the student's as it was before training (the paper: T5-base for a T5-base student),
                a new one of the size `preset`, or any by path. There is no authors' code
     """
@@ -43,7 +47,7 @@ class QualityJudging(Objective):
     pooling: Pooling = "max"
     loss_form: JudgeLoss = "bce"
     template: str = "question: {input} explanation: {rationale}"
-    learning_rate: float = 5e-5
+    learning_rate: float | None = None
     weight: float = 0.5
     decay: float = 0.9
     pretrain_steps: int = 500
@@ -62,6 +66,12 @@ class QualityJudging(Objective):
                     if getattr(self, name) < 1]  # fmt: skip
         shares = {"decay": self.decay, "corrupted": self.corrupted}
         problems += [f"{name}: {value} is not in [0, 1]" for name, value in shares.items() if not 0 <= value <= 1]
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            problems.append(f"learning_rate: {self.learning_rate} is not above 0 (null takes the student's)")
+        if not 0 <= self.weight < math.inf:
+            problems.append(f"weight: {self.weight} is not a number of 0 or more")
+        if self.steps < 0:
+            problems.append(f"steps: {self.steps} is below 0 (0 leaves the judge as pretraining left it)")
         if not 0 <= self.pretrain_steps <= 500:
             problems.append(f"pretrain_steps: {self.pretrain_steps} is not in 0 to 500 (the paper's limit)")
         if "{rationale}" not in self.template:
@@ -94,7 +104,13 @@ class QualityJudging(Objective):
         else:
             encoder, tokenizer = pretrained_encoder(self.encoder)
         seed = int(torch.randint(1 << 30, ()))
-        return Companion(self._judge(encoder, tokenizer, seed), learning_rate=self.learning_rate, phase="own")
+        rate = self.learning_rate
+        if rate is None and self.encoder not in ("student", "scratch"):
+            rate = PRETRAINED_RATE
+        return Companion(self._judge(encoder, tokenizer, seed), learning_rate=rate, phase="own")
+
+    def vocabulary(self) -> Iterable[str]:
+        return [self.template.replace("{input}", " ").replace("{rationale}", " ")]
 
     def _judge(self, encoder: Any, tokenizer: Any, seed: int) -> Judge:
         with torch.random.fork_rng(devices=[]):
@@ -163,7 +179,9 @@ class QualityJudging(Objective):
             self._fit(judge, companion, told, self.pretrain_steps, 1.0, round)
         if self.weight and self.steps and round.index % self.every == 0:
             self._fit(judge, companion, items, self.steps, self.weight * self.decay**round.index, round)
-        return self.scored(judge, items)
+        fresh = self.scored(judge, items)
+        round.notes |= agreement(fresh)
+        return fresh
 
     def _fit(
         self, judge: Judge, companion: Companion, items: Sequence[Annotation], steps: int, scale: float, round: Round
@@ -172,8 +190,9 @@ class QualityJudging(Objective):
         usable = [item for item in items if item.rationales]
         if optimizer is None or not usable:
             return
+        rate = optimizer.defaults["lr"] if self.learning_rate is None else self.learning_rate
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate * scale
+            group["lr"] = rate * scale
         rng = random.Random(seed_for(round.seed, "judge", round.index, steps))
         device = judge.first.weight.device
         words = [word for item in usable[:1000] for one in item.rationales for word in one.text.split()]
@@ -185,7 +204,9 @@ class QualityJudging(Objective):
             loss = self.total(judge(batch), batch) / max(self.counts(batch)["judge"], 1)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
+            if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+                raise TrainingError(_diverged(f"loss {float(loss.detach())}", round, rate * scale))
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -200,6 +221,8 @@ class QualityJudging(Objective):
         """The items with the judge's score of every rationale and negative."""
         texts = [self.text(item, one.text) for item in items for one in (*item.rationales, *item.negatives)]
         found = judge.scores(texts)
+        if not all(map(math.isfinite, found.values())):
+            raise TrainingError(_diverged("scores"))
 
         def judged(item: Annotation, several: Sequence[Rationale]) -> tuple[Rationale, ...]:
             scores = [round_score(found[self.text(item, one.text)]) for one in several]
@@ -212,6 +235,27 @@ class QualityJudging(Objective):
             replace(item, rationales=judged(item, item.rationales), negatives=judged(item, item.negatives))
             for item in items
         ]
+
+
+def agreement(items: Sequence[Annotation]) -> dict[str, float]:
+    """The chance that the judge puts a good rationale of a round above a bad one (of the teacher, of the student).
+
+    It has learnt from these rationales, so this says whether it learnt at all, not how it judges others.
+    """
+    good = [one.scores["quality"] for item in items for one in item.rationales]
+    bad = [(one.scores["quality"], _of_student(one)) for item in items for one in item.negatives]
+    sides = {
+        "judge_auc": [score for score, _ in bad],
+        "judge_auc_teacher": [score for score, student in bad if not student],
+        "judge_auc_student": [score for score, student in bad if student],
+    }
+    return {name: round_score(above(good, own)) for name, own in sides.items() if good and own}
+
+
+def _diverged(what: str, round: Round | None = None, rate: float | None = None) -> str:
+    """The message of a judge whose numbers are not finite."""
+    where = "" if round is None else f" in round {round.index} at a learning rate of {rate:g}"
+    return f"the judge's {what} are not finite{where}: lower contrast.judge.learning_rate"
 
 
 def round_score(score: float) -> float:

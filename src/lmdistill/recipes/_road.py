@@ -6,6 +6,7 @@ A recipe names its objective (and overrides a step where its method differs); ev
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,8 +45,9 @@ class Road(Recipe):
 
     `fraction` takes a share of the training examples (the same ones for every seed; a smaller share is part of a
     larger one). `seeds` trains one student each. `valid_limit` bounds the validation examples that choose a
-    checkpoint. `measure_teacher` also asks the teacher the test questions, for comparison. `cache` is the file that
-    keeps paid answers (by default in the run's folder), `shared` a folder of annotations that several runs share.
+    checkpoint; with `test_split` 'valid' none is chosen, the last is tested. `measure_teacher` also asks the teacher the
+    test questions, for comparison. `cache` is the file that keeps paid answers (by default in the run's folder), `shared`
+    a folder of annotations that several runs share.
     `grounding` puts passages of a knowledge base behind the input. `also_test` names further tasks whose test
     questions the student is asked: contrast sets, other domains; their metrics carry the task's name.
     """
@@ -165,7 +167,13 @@ class Road(Recipe):
         )
 
     def validation(self, objective: Objective, out: Path) -> Validate | None:
-        """Metrics of a student on the validation split, or None where the task has none."""
+        """Metrics of a student on the validation split, or None where the task has none, or where that split is the
+        test: what chose the checkpoint cannot say how good it is."""
+        if self.test_split == "valid":
+            print(
+                "lmdistill: test_split is 'valid', so it chooses no checkpoint; the last one is tested", file=sys.stderr
+            )
+            return None
         questions = self.asked("valid", self.valid_limit, out)
         if not questions:
             return None
@@ -191,6 +199,7 @@ class Road(Recipe):
         with first_process_first():
             items = self.grounder(out).of_items(self.items(out), self.task, out)
         objective = self.objective()
+        items = objective.marked(items, self.task)
         reports: dict[int, Report] = {}
         facts: dict[str, Any] = {"students": {}, "train_seconds": {}, "steps": {}, "shortened": {}}
         for seed in self.seeds:
@@ -206,6 +215,8 @@ class Road(Recipe):
             facts["students"][str(seed)] = str(trained.folder)
             facts["train_seconds"][str(seed)] = round(trained.seconds, 1)
             facts["steps"][str(seed)] = trained.step
+            if trained.rounds:
+                facts.setdefault("rounds", {})[str(seed)] = list(trained.rounds)
             facts["shortened"][str(seed)] = shortened(trained, folder / "test")
         facts["seconds"] = round(time.monotonic() - started, 1)
         return self.report(out, items, reports, facts)
@@ -248,6 +259,7 @@ def vocabulary_texts(objective: Objective, items: Sequence[Any]) -> Iterator[str
     """Every text that training may show: what a from-scratch student's vocabulary is made from."""
     import random
 
+    yield from objective.vocabulary()
     for item in items:
         for view in objective.views(item, 0, random.Random(0)):
             yield view.source
