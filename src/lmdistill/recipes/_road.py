@@ -45,11 +45,11 @@ class Road(Recipe):
 
     `fraction` takes a share of the training examples (the same ones for every seed; a smaller share is part of a
     larger one). `seeds` trains one student each. `valid_limit` bounds the validation examples that choose a
-    checkpoint; with `test_split` 'valid' none is chosen, the last is tested. `measure_teacher` also asks the teacher the
-    test questions, for comparison. `cache` is the file that keeps paid answers (by default in the run's folder), `shared`
-    a folder of annotations that several runs share.
-    `grounding` puts passages of a knowledge base behind the input. `also_test` names further tasks whose test
-    questions the student is asked: contrast sets, other domains; their metrics carry the task's name.
+    checkpoint; with `test_split` 'valid' none is chosen, the last is tested. `measure_teacher` also asks the teacher
+    the test questions, for comparison. `cache` is the file that keeps paid answers (by default in the run's folder),
+    `shared` a folder of annotations that several runs share. `grounding` puts passages of a knowledge base behind the
+    input. `also_test` names further tasks whose test questions the student is asked: contrast sets, other domains;
+    their metrics carry the task's name.
     """
 
     task: Task = component("tasks")
