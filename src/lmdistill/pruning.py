@@ -85,7 +85,9 @@ def prune(model: str, folder: Path, pruning: Pruning, *, revision: str | None = 
 
 def _pruned(name: str, folder: Path, pruning: Pruning, revision: str | None) -> dict[str, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     try:
         both = bool(AutoConfig.from_pretrained(name, revision=revision).is_encoder_decoder)
         kind = AutoModelForSeq2SeqLM if both else AutoModelForCausalLM

@@ -297,7 +297,7 @@ def test_a_teacher_is_trained_and_cut_before_the_cells_that_learn_from_it(tmp_pa
     grid = config.build(Comparison, FIRST)
     ends = compare(grid, tmp_path)
     assert [ended.error for ended in ends if ended.report is None] == []
-    assert [ended.call.name for ended in ends] == ["teacher seed 0", "plain seed 0", "pruned seed 0", "kd seed 0"]
+    assert [ended.call.name for ended in ends] == ["teacher", "plain seed 0", "pruned seed 0", "kd seed 0"]
     teacher, cut = first_steps(grid, tmp_path)
     sizes = [(one.student / "model.safetensors").stat().st_size for one in (teacher, cut)]
     assert sizes[0] > sizes[1]
