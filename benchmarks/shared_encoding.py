@@ -1,10 +1,11 @@
 """What N rationales of one input cost: shared against plain, time and peak memory of the loop's own step.
 
-    python benchmarks/shared_encoding.py [--students seq2seq causal] [--sources 64 256 512] [--rationales 1 8 30]
+    python benchmarks/shared_encoding.py [--students seq2seq causal] [--sources 64 256 512] [--rationales 1 8 30/10/5/2]
 
-A step is loss and backward through `rationale_then_label` inside `lmdistill.loop.Step`, one input, 64-token targets,
-on one thread. Shared and plain steps alternate in one process, and the medians of their processor time are compared.
-Memory is the growth of the resident set during one step, in a forked process of its own.
+A step is loss and backward through `rationale_then_label` inside `lmdistill.loop.Step`, 64-token targets, on one
+thread; one input, or several with their own numbers of rationales (30/10/5/2, as filters leave them). Shared and plain
+steps alternate in one process, and the medians of their processor time are compared. Memory is the growth of the
+resident set during one step, in a forked process of its own.
 """
 
 from __future__ import annotations
@@ -57,18 +58,22 @@ class Case:
         return time.process_time() - started
 
 
-def case(student: Any, source: int, rationales: int) -> Case:
-    """An input of `source` tokens with so many rationales of 64 tokens, answer and end of sequence included."""
+def case(student: Any, source: int, rationales: str) -> Case:
+    """Inputs of `source` tokens with so many rationales of 64 tokens each, answer and end of sequence included."""
     rng = random.Random(source)
     objective = RationaleThenLabel(cue="w0 w1 w2", rationales="all")
 
     def words(n: int) -> str:
         return " ".join(rng.choice(WORDS) for _ in range(n))
 
-    own = tuple(Rationale(words(TARGET - 5), "w3") for _ in range(rationales))
-    item = Annotation(Example("1", words(source - 1), "w3"), own)
-    batch: Batch = student.collate([item], [objective.views(item, 0, rng)])
-    assert batch.source_ids.shape == (1, source) and batch.targets["answer"].labels.shape == (rationales, TARGET)
+    numbers = [int(number) for number in rationales.split("/")]
+    items = []
+    for i, number in enumerate(numbers):
+        own = tuple(Rationale(words(TARGET - 5), "w3") for _ in range(number))
+        items.append(Annotation(Example(str(i), words(source - 1), "w3"), own))
+    batch: Batch = student.collate(items, [objective.views(item, 0, rng) for item in items])
+    assert batch.source_ids.shape == (len(numbers), source)
+    assert batch.targets["answer"].labels.shape == (sum(numbers), TARGET)
     return Case(Step(student, {}, objective, None), batch, objective.counts(batch))
 
 
@@ -88,7 +93,7 @@ def grown(one: Case, sharing: str) -> float:
         return float(stream.read())
 
 
-def measured(kind: str, sources: list[int], rationales: list[int], repeats: int) -> Iterator[dict[str, Any]]:
+def measured(kind: str, sources: list[int], rationales: list[str], repeats: int) -> Iterator[dict[str, Any]]:
     """A row for each source length and number of rationales."""
     student = STUDENTS[kind](preset="medium", dropout=0.0, max_source=1024).open([" ".join(WORDS)], seed=0)
     assert student.sharing == "full"
@@ -124,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS))
     parser.add_argument("--sources", nargs="+", type=int, default=[64, 256, 512])
-    parser.add_argument("--rationales", nargs="+", type=int, default=[1, 8, 30])
+    parser.add_argument("--rationales", nargs="+", default=["1", "8", "30", "30/10/5/2"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()

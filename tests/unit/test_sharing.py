@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from lmdistill.students import Batch, _sharing
@@ -42,7 +44,7 @@ def step(one: Any, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize(("shape", "attention"), EVERY)
-@pytest.mark.parametrize("rows", [[5, 5, 5], [1], [7], [4, 3, 5]])
+@pytest.mark.parametrize("rows", [[5, 5, 5], [1], [7], [4, 3, 5], [12, 4, 2, 1]])
 def test_a_shared_step_is_the_plain_step(shape: str, attention: str, rows: list[int]) -> None:
     plain, shared = student(shape, "none", attention), student(shape, "full", attention)
     assert shared.sharing == "full"
@@ -111,6 +113,62 @@ def test_rows_fold_and_unfold() -> None:
     torch.testing.assert_close(fold.unfolded(folded, 3), states)
     assert _sharing.fold_rows(torch.tensor([0, 1, 2])) is None
     assert _sharing.fold_rows(torch.tensor([0] * 30 + list(range(1, 20)))) is None, "mostly fillers"
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
+def test_rows_fold_in_pieces_of_any_sizes(source: list[int]) -> None:
+    rows = torch.tensor(source)
+    fold = _sharing.fold_rows(rows)
+    if fold is None:
+        return
+    states = torch.arange(len(source) * 2.0).reshape(-1, 2, 1)
+    folded = fold.folded(states)
+    assert folded.shape == (len(fold.sources), 2 * fold.width, 1)
+    torch.testing.assert_close(fold.unfolded(folded, 2), states)
+    for piece, own in zip(folded.reshape(len(fold.sources), -1, 2, 1), fold.sources.tolist(), strict=True):
+        inside = [int(state[0]) // 2 for state in piece]
+        assert all(source[row] == own or row == 0 for row in inside), "a piece has rows of one source (or fillers)"
+    assert len(fold.sources) < len(source)
+
+
+def test_uneven_numbers_of_rationales_are_shared_too() -> None:
+    """30, 10, 5 and 2 rows: 4 sources in a decoder-only student; 10 pieces instead of 47 in an encoder-decoder."""
+    one = student("llama")
+    passes: list[tuple[int, ...]] = []
+    one.model.base_model.register_forward_pre_hook(
+        lambda _, arguments, named: passes.append(tuple(named["input_ids"].shape)), with_kwargs=True
+    )
+    batch = batch_of(one, [30, 10, 5, 2], equal=True)
+    one(batch)
+    assert [rows for rows, _ in passes] == [4, 47]
+    passes.clear()
+    one(batch_of(one, [3, 1, 1, 1, 1, 1], equal=True))
+    assert [rows for rows, _ in passes] == [6, 8], "wherever a source has two rows"
+    other = student("t5")
+    made: list[int] = []
+    other.crossing.modules[0].k.register_forward_hook(lambda _, given, output: made.append(given[0].shape[0]))
+    other(batch_of(other, [30, 10, 5, 2], equal=True))
+    assert made == [10]
+
+
+def test_a_sliding_window_is_trained_without_sharing(capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    from lmdistill.students.causal import Causal, CausalStudent
+    from student_shapes import tokenizer
+
+    own = tokenizer()
+    ids = {"vocab_size": len(own), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1}
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    for window, sharing in ((64, "none"), (None, "full")):
+        config = MistralConfig(**sizes, **ids, num_key_value_heads=2, sliding_window=window)
+        one = CausalStudent(MistralForCausalLM(config), own, Causal())
+        assert one.sharing == sharing
+        passes: list[int] = []
+        one.model.base_model.register_forward_pre_hook(lambda *_, counted=passes: counted.append(1))
+        one(batch_of(one, [4], equal=True))
+        assert len(passes) == (1 if sharing == "none" else 2), "nothing is computed twice"
+    assert "trained with sharing='none'" in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_take_it_falls_back_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:

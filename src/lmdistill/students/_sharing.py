@@ -26,15 +26,13 @@ CROSS_ATTENTIONS = ("EncDecAttention", "encoder_attn", "cross_attn", "crossatten
 """What transformers' decoders call their attention over the encoder."""
 ATTENTION_FUNCTIONS = ("sdpa", "eager")
 """Implementations of attention whose masks may be broadcast."""
-MOST_FILLERS = 0.5
-"""Sources with very different numbers of rows would be padded with rows of no use: at most this share of them."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """R rows grouped by source: U sources in use with `width` places each, some of them fillers."""
+    """R rows grouped by source: U pieces of sources with `width` places each, some of them fillers."""
 
-    sources: Tensor  # [U] indices into the batch's sources
+    sources: Tensor  # [U] indices into the batch's sources; a source of many rows may stand here more than once
     width: int
     order: Tensor | None  # [U * width] the row in each place; None where the rows stand in place as they are
     back: Tensor | None  # [R] the place of each row
@@ -51,25 +49,53 @@ class Fold:
 
 
 def fold_rows(source: Tensor) -> Fold | None:
-    """How R rows fold by their source; None where no source has two rows, or where fillers would outweigh the gain.
+    """How R rows fold by their source; None where that would gain nothing.
+
+    Where sources have very different numbers of rows, those of the long ones are cut into pieces (their keys and
+    values are then made once for each piece), so that no source is filled up to the longest.
 
     Shapes:  source [R] int64
     """
     rows = source.shape[0]
     sources, group, counts = torch.unique(source, return_inverse=True, return_counts=True)
-    width = int(counts.max()) if rows else 0
-    places = sources.shape[0] * width
-    if width < 2 or places > rows * (1 + MOST_FILLERS):
+    width = best_width(counts.tolist())
+    if width < 2:
         return None
+    pieces = (counts + width - 1) // width
     order = torch.argsort(group, stable=True)
-    within = torch.arange(rows, device=source.device) - (counts.cumsum(0) - counts)[group[order]]
-    back = torch.empty_like(source)
-    back[order] = group[order] * width + within
+    within = torch.empty_like(source)
+    within[order] = torch.arange(rows, device=source.device) - (counts.cumsum(0) - counts)[group[order]]
+    back = ((pieces.cumsum(0) - pieces)[group] + within // width) * width + within % width
+    used, places = sources.repeat_interleave(pieces), int(pieces.sum()) * width
     if places == rows and bool((back == torch.arange(rows, device=source.device)).all()):
-        return Fold(sources, width, None, None)
+        return Fold(used, width, None, None)
     placed = source.new_zeros(places)  # a filler is a copy of the first row that nobody reads
     placed[back] = torch.arange(rows, device=source.device)
-    return Fold(sources, width, placed, back)
+    return Fold(used, width, placed, back)
+
+
+def best_width(counts: Sequence[int]) -> int:
+    """How many rows of one source are folded into one, for the least work; 1: folding gains nothing.
+
+    The work is that on queries (one share for each place, fillers too) and on keys and values (one for each piece).
+
+    >>> best_width([5, 5, 5]), best_width([30, 10, 5, 2]), best_width([30] + [1] * 19)
+    (5, 5, 1)
+    """
+
+    def work(width: int) -> int:
+        return sum(-(-count // width) for count in counts) * (width + 1)
+
+    return min(range(max(counts, default=1), 0, -1), key=work)
+
+
+def several_rows(source: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The distinct sources of R rows, and which of them each row has; None where no source has two rows.
+
+    Shapes:  source [R] int64; returns [U] and [R]
+    """
+    sources, group = torch.unique(source, return_inverse=True)
+    return None if sources.shape[0] == source.shape[0] else (sources, group)
 
 
 class CrossAttentions:
@@ -173,6 +199,8 @@ def differs(student: Any, plain: str, texts: Sequence[str] = ("a b c", "b a")) -
     batch = student.collate([], views).to(student.device)
     try:
         shared = student(batch)["probe"].nll
+        if not student.shared_last:
+            return "its key-value cache holds more than keys and values (a sliding window)"
         student.sharing = plain
         alone = student(batch)["probe"].nll
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:

@@ -40,6 +40,8 @@ class TextStudent(Writer):
     pads_left = False
     """Whether sources are padded on their left, so that a target can follow each of them at once."""
     sharing: str = "none"
+    shared_last = True
+    """Whether the last forward under 'full' sharing did share; what could not is done plainly, and a probe sees it."""
 
     def __init__(self, model: Any, tokenizer: Any, *, max_source: int, max_target: int, overflow: Overflow) -> None:
         super().__init__()

@@ -179,13 +179,14 @@ class CausalStudent(TextStudent):
     def decode_rows(self, batch: Batch, roles: Sequence[str], keep_layers: bool) -> Iterator[tuple[str, Tensor, Any]]:
         for role in roles:
             rows = batch.targets[role]
-            fold = _sharing.fold_rows(rows.source) if self.sharing == "full" and not keep_layers else None
-            prompts = None if fold is None else self._prompts(batch, fold.sources)
-            if prompts is None:
+            several = _sharing.several_rows(rows.source) if self.sharing == "full" and not keep_layers else None
+            prompts = None if several is None else self._prompts(batch, several[0])
+            cache = None if prompts is None or several is None else _sharing.repeated(prompts, several[1])
+            self.shared_last = cache is not None
+            if cache is None:
                 yield role, *self._joined(batch, rows, keep_layers)
             else:
-                assert fold is not None
-                yield role, *self._after_prompts(batch, rows, prompts, torch.searchsorted(fold.sources, rows.source))
+                yield role, *self._after_prompts(batch, rows, cache)
 
     def _prompts(self, batch: Batch, sources: Tensor) -> Any | None:
         """The key-value cache of the sources without their last token; None where nothing is left, or no such cache."""
@@ -197,11 +198,8 @@ class CausalStudent(TextStudent):
         )
         return output.past_key_values
 
-    def _after_prompts(self, batch: Batch, rows: Targets, prompts: Any, prompt: Tensor) -> tuple[Tensor, Any]:
-        """The last token of each source and its target, on the cache of the prompts."""
-        cache = _sharing.repeated(prompts, prompt)
-        if cache is None:
-            return self._joined(batch, rows, False)
+    def _after_prompts(self, batch: Batch, rows: Targets, cache: Any) -> tuple[Tensor, Any]:
+        """The last token of each source and its target, on the rows' cache of the prompts."""
         real = rows.labels != IGNORED
         written = rows.labels.masked_fill(~real, self.pad)
         ids = torch.cat([batch.source_ids[rows.source][:, -1:], written[:, :-1]], dim=1)  # [R, T]
