@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -59,33 +60,47 @@ def ground(
 
     Args:
         by: 'rationale': each rationale gets the `k` passages that it finds (KARD's silver passages, where the gold
-            answer is known). 'question': the example gets those that it finds itself (what inference must do). 'both':
-            one as the other. reranker: orders the best `candidates` of a question anew and keeps `k`.
-        folder: where the rows are written; read from there next time. described: retriever and reranker settings, for
-            the manifest.
+            answer is known), and an item without a rationale those that its question finds. 'question': the example
+            gets those that it finds itself (what inference must do). 'both': one as the other.
+        reranker: orders the best `candidates` of a question anew and keeps `k`.
+        folder: where the rows are written; read from there next time. Its manifest counts items that had no rationale,
+            and rationales and questions that found nothing. described: retriever and reranker settings, for it.
 
     Raises:
         StoreError: the folder belongs to another run.
     """
+    tally: Counter[str] = Counter()
+
+    def by_question(batch: Sequence[Annotation]) -> list[Annotation]:
+        texts = [queries.of_question(item.example) for item in batch]
+        found = retriever.search_all(texts, k if reranker is None else max(candidates, k))
+        if reranker is not None:
+            found = reranker.rerank_all(texts, found, k)
+        tally["questions that find nothing"] += sum(not own for own in found)
+        return [replace(item, hits=tuple(own)) for item, own in zip(batch, found, strict=True)]
+
+    def by_rationale(batch: Sequence[Annotation]) -> list[Annotation]:
+        asked = [queries.of_rationale(item.example, one) for item in batch for one in item.rationales]
+        found = retriever.search_all(asked, k)
+        tally["rationales that find nothing"] += sum(not own for own in found)
+        hits = iter(found)
+        return [
+            replace(item, rationales=tuple(replace(one, hits=tuple(next(hits))) for one in item.rationales))
+            for item in batch
+        ]
 
     def grounded(batch: Sequence[Annotation]) -> Iterator[Annotation]:
-        if by in ("question", "both"):
-            texts = [queries.of_question(item.example) for item in batch]
-            found = retriever.search_all(texts, k if reranker is None else max(candidates, k))
-            if reranker is not None:
-                found = reranker.rerank_all(texts, found, k)
-            batch = [replace(item, hits=tuple(own)) for item, own in zip(batch, found, strict=True)]
-        if by in ("rationale", "both"):
-            asked = [queries.of_rationale(item.example, one) for item in batch for one in item.rationales]
-            hits = iter(retriever.search_all(asked, k))
-            batch = [
-                replace(item, rationales=tuple(replace(one, hits=tuple(next(hits))) for one in item.rationales))
-                for item in batch
-            ]
-        yield from batch
+        if by == "rationale":
+            bare = [item for item in batch if not item.rationales]
+            tally["items without a rationale, grounded by their question"] += len(bare)
+            asked = iter(by_question(bare))
+            batch = [item if item.rationales else next(asked) for item in batch]
+        else:
+            batch = by_question(batch)
+        yield from batch if by == "question" else by_rationale(batch)
 
     settings = {"k": k, "by": by, "queries": config.settings_of(queries), "candidates": candidates if reranker else 0}
-    return _staged(items, grounded, Annotation, folder, "ground", settings, retriever, described)
+    return _staged(items, grounded, Annotation, folder, "ground", settings, retriever, described, tally)
 
 
 def candidates(
@@ -101,8 +116,10 @@ def candidates(
     """What a reranker learns from: for each rationale the passages that it or the question finds, scored by it.
 
     D~ = topk(rationale) U topk(question), each passage once, in that order; every score is the retriever's for the
-    rationale, also of passages that only the question found. Rationales that find nothing give no row.
+    rationale, also of passages that only the question found. Rationales that find nothing give no row, and are counted
+    in the manifest.
     """
+    tally: Counter[str] = Counter()
 
     def paired(batch: Sequence[Annotation]) -> Iterator[Candidates]:
         texts = [queries.of_question(item.example) for item in batch]
@@ -113,6 +130,7 @@ def candidates(
             for number, query in enumerate(own):
                 first = next(by_rationale)
                 if not first:
+                    tally["rationales that find nothing"] += 1
                     continue
                 rows = list(dict.fromkeys([row for row, _ in first] + [row for row, _ in also]))
                 scores = retriever.score_rows(query, rows)
@@ -121,7 +139,7 @@ def candidates(
 
     sizes = {"from_rationale": from_rationale, "from_question": from_question}
     settings = {**sizes, "queries": config.settings_of(queries)}
-    return _staged(items, paired, Candidates, folder, "candidates", settings, retriever, described)
+    return _staged(items, paired, Candidates, folder, "candidates", settings, retriever, described, tally)
 
 
 def by_gold(items: Sequence[Annotation], retriever: Retriever, relevant: Callable[[Example], Sequence[str]]) -> Any:
@@ -166,6 +184,7 @@ def _staged(
     settings: Mapping[str, Any],
     retriever: Retriever,
     described: Mapping[str, Any] | None,
+    tally: Mapping[str, int],
 ) -> Sequence[T]:
     if folder is None:
         return list(_all(items, work, name))
@@ -176,6 +195,9 @@ def _staged(
     with stage(folder, name, settings={**settings, **(described or {})}, inputs=inputs) as opened:
         if not opened.done:
             opened.count("rows", write_rows(opened.path(), _all(items, work, name)))
+            for reason, count in tally.items():
+                if count:
+                    opened.count(reason, count)
         return opened.rows(kind)
 
 

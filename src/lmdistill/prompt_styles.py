@@ -21,7 +21,8 @@ class Style:
 
     `question` and `answer` make up one demonstration; the prompt ends after the last `question`. Where the teacher is
     shown the gold answer, `told` follows each question, and a demonstration ends in `explained`. `cue` None is the
-    task's own. `system` None is the task's instruction, '' is none at all. `last` is put after the last question only.
+    task's own. `system` None is the task's instruction, '' is none at all; `alone` asks for the answer without
+    reasoning, by the task's `answer_instruction`. `last` is put after the last question only.
     """
 
     form: Form
@@ -38,6 +39,7 @@ class Style:
     explained: str = "{rationale} {cue} {answer}."
     stages: Literal[1, 2] = 1
     stop: tuple[str, ...] = ()
+    alone: bool = False
 
 
 STYLES: Mapping[str, Style] = {
@@ -82,7 +84,7 @@ STYLES: Mapping[str, Style] = {
         ),
     ),
     # KD4Gen's extreme setup: the answer alone, three demonstrations, no chain of thought.
-    "kd4gen": Style("chat", "{input}", "{answer}", shots=3),
+    "kd4gen": Style("chat", "{input}", "{answer}", shots=3, alone=True),
     # Zero-shot chain of thought (Kojima et al.): two requests, the second asks for the answer alone.
     "zero_shot_cot": Style(
         "plain", "Q: {input}\nA:", " {rationale} {cue} {answer}.", system="", shots=0,

@@ -9,17 +9,20 @@ A prompt depends on (settings, task, example, sample, seed) only, so a resumed r
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lmdistill import prompt_styles
 from lmdistill.errors import ConfigError, DataError, MissingExtra
+from lmdistill.progress import note
 from lmdistill.prompt_styles import STYLES, Form, Order, Style
+from lmdistill.registry import name_of
 from lmdistill.render import render, values_of
 from lmdistill.store import read_jsonl, seed_for
 from lmdistill.tasks import Exemplar, Task
@@ -34,7 +37,8 @@ class Prompting:
     """How the teacher is asked. What is None is the style's own way.
 
     `question` is a template over an example's fields where the task's `input` is not what the teacher should read;
-    `exemplar_file` holds demonstrations (JSON Lines: input, rationale, answer) to use instead of the task's.
+    `exemplar_file` holds demonstrations (JSON Lines: input, rationale, answer) to use instead of the task's. Where
+    `shots` asks for more than there are, a style that shows answers alone takes training examples; others say so.
     `show_answer` tells the teacher the gold label; `stages` 2 asks for the reasoning first and for the answer in a
     second request. `answer` 'json' asks for a JSON object where the endpoint can. An answer that was cut off for
     length is asked once more with `more_room` times the tokens (1: not at all). `reasoning` says what becomes of the
@@ -77,6 +81,11 @@ class Prompter:
         self.stages = prompting.stages or self.style.stages
         shots = self.style.shots if prompting.shots is None else prompting.shots
         pool = tuple(read_exemplars(prompting.exemplar_file)) if prompting.exemplar_file else task.exemplars
+        if shots is not None and shots > len(pool):
+            if self.style.alone and prompting.exemplar_file is None:
+                pool += tuple(self._from_training(shots + 1 - len(pool)))  # one more: the question itself never counts
+            if shots > len(pool):
+                _say_short(name_of(task), shots, len(pool))
         self.pool = pool
         self.shots = len(pool) if shots is None else min(shots, len(pool))
 
@@ -138,7 +147,7 @@ class Prompter:
         if self.task.lettered:
             listed = "\n".join(f"({chr(97 + i)}) {choice}" for i, choice in enumerate(example.choices))
             return f"{text}\nAnswer Choices:\n{listed}"
-        if all(choice in self.task.instruction for choice in example.choices):
+        if all(choice in self._system() for choice in example.choices):
             return text
         return f"{text}\nAnswer with one of: {', '.join(example.choices)}."
 
@@ -160,7 +169,8 @@ class Prompter:
 
     def _system(self) -> str:
         own = self.style.system if self.prompting.instruction is None else self.prompting.instruction
-        system = self.task.instruction if own is None else own
+        asks = self.task.answer_instruction if self.style.alone else self.task.instruction
+        system = asks if own is None else own
         return f"{system} {prompt_styles.JSON_REQUEST}".strip() if self.prompting.answer == "json" else system
 
     def _schema(self, example: Example) -> Mapping[str, Any]:
@@ -189,6 +199,17 @@ class Prompter:
             wanted = [self.pool[i] for i in self._nearest(self.question(example))]
             return [shot for shot in wanted if shot in pool][: self.shots][::-1]  # the nearest stands last
         return pool[: self.shots]
+
+    def _from_training(self, count: int) -> Iterator[Exemplar]:
+        """Labelled training examples as demonstrations without a rationale, the same ones for the same seed."""
+        try:
+            training = self.task.examples("train")
+        except (DataError, MissingExtra):  # this data has no training split, or is not there
+            return
+        order = random.Random(seed_for(self.seed, "demonstrations")).sample(range(len(training)), len(training))
+        labelled = (example for i in order if (example := training[i]).label is not None)
+        for example in itertools.islice(labelled, count):
+            yield Exemplar(example.input, "", self.task.shown(example, example.label or ""))
 
     def _nearest(self, text: str) -> list[int]:
         """Indices of the exemplars, the most alike first, by BM25."""
@@ -237,6 +258,14 @@ class Prompter:
             return f"{str(value['rationale']).strip()} {self.task.answer_cue} {str(value['answer']).strip()}"
         except (ValueError, KeyError, TypeError):
             return text
+
+
+@functools.cache
+def _say_short(task: str, asked: int, there: int) -> None:
+    note(
+        f"prompting.shots: {asked} demonstrations were asked for, task {task!r} has {there}; {there} are shown. "
+        "Give more in prompting.exemplar_file, or set shots to what is there"
+    )
 
 
 def read_exemplars(path: Path) -> list[Exemplar]:

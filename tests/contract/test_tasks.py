@@ -65,6 +65,17 @@ def test_it_says_what_to_do_and_shows_how(name: str) -> None:
             assert task.canonical(parsed.answer) == task.canonical(exemplar.answer)
 
 
+@pytest.mark.parametrize("name", PLAIN)
+def test_where_the_answer_alone_is_wanted_nobody_is_told_to_reason(name: str) -> None:
+    from lmdistill.prompting import Prompter, Prompting
+
+    task = small(name)
+    told = Prompter(Prompting(style="kd4gen"), task).ask(Example("e", task.exemplars[0].input)).messages[0].content
+    assert told == task.answer_instruction
+    assert not re.search("step by step|then end with|one by one|say which|say what", told), told
+    assert ("nothing else" in told) or ("the answer alone" in told)
+
+
 def choices_of(task: Task, text: str) -> tuple[str, ...]:
     """The choices that stand in an input, or those that the task always has."""
     lettered = re.findall(r"(?:\(([a-eA-E])\)|(?<=\s)([A-E])\.) (.+?)(?=\s*(?:\([a-eA-E]\)|\s[A-E]\. |$))", text)

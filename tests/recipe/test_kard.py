@@ -57,7 +57,8 @@ def test_kard_trains_reads_and_reports(kard: Path) -> None:
     assert all(len(pair.passages) <= 6 for pair in pairs)
     assert (kard / "reranker" / "student" / "model.safetensors").exists()
     report = json.loads((kard / "report.json").read_text())
-    assert {"accuracy", "hits@1", "hits@10"} <= report["metrics"].keys()
+    assert {"accuracy", "hits@1", "hits@5"} <= report["metrics"].keys(), "2 are read, 5 were put in order"
+    assert "hits@10" not in report["metrics"]
     assert sum(report["facts"]["faults"]["0"].values()) == 8
     assert all(len(one.hits) == 2 for one in predictions(kard))
 
@@ -151,7 +152,109 @@ def test_prompting_asks_with_and_without_passages(tmp_path: Path, recipe: str) -
     assert all("\nKnowledge: " in one.example.input for one in asked)
 
 
+def test_fine_tuning_reads_the_passages_in_training_that_it_reads_when_asked(tmp_path: Path) -> None:
+    run("finetune", tmp_path, **{**TRAINED, "teacher": None}, grounding={"passages": 1})
+    grounded = list(Rows(tmp_path / "grounded" / "rows.jsonl", Annotation))
+    assert len(grounded) == 24 and all(len(one.hits) == 1 for one in grounded)
+    assert all(len(one.hits) == 1 for one in predictions(tmp_path))
+
+
+def test_training_items_read_what_the_reranker_chooses_for_their_questions(tmp_path: Path) -> None:
+    from lmdistill.ground import ground, open_reranker
+
+    grounding = {**GROUNDING, "passages": 1, "silver": "question"}
+    run("kard", tmp_path, **TRAINED, sampling={"n": 1}, grounding=grounding)
+    recipe = config.build(registry.load("recipes", "kard"), {**TRAINED, "grounding": grounding})
+    items = [Annotation(example) for example in recipe.task.examples("train")]
+    reranker = open_reranker(tmp_path / "reranker" / "student")
+    retriever = recipe.grounding.opened(recipe.task, tmp_path)
+    expected = ground(items, retriever, k=1, by="question", reranker=reranker, candidates=5)
+    found = list(Rows(tmp_path / "grounded" / "rows.jsonl", Annotation))
+    assert [one.hits[0].passage.id for one in found] == [one.hits[0].passage.id for one in expected]
+    plain = ground(items, retriever, k=1, by="question")
+    assert [one.hits[0].passage.id for one in found] != [one.hits[0].passage.id for one in plain]
+
+
+def recorded(folder: Path, say: Any, task: dict[str, Any] = SHARED["task"]) -> dict[str, Any]:
+    """A teacher whose explanations, without an answer of their own, were recorded; `say` makes one of an example."""
+    made = config.rebuild("tasks", task)
+    path = folder / "said.jsonl"
+    rows = [{"id": one.id, "llm_raw": say(made, one)} for split in ("train", "valid") for one in made.examples(split)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"name": "replay", "path": str(path)}
+
+
+def explanation(task: Any, example: Any) -> str:
+    import random
+
+    said: str = task.explain(example.input, random.Random(0))[0]
+    return said
+
+
+def test_a_told_teacher_that_never_names_the_answer_leaves_nothing_to_learn(tmp_path: Path) -> None:
+    nothing = recorded(tmp_path, lambda task, example: "Nothing relevant is said here at all.")
+    settings = {**TRAINED, "teacher": nothing, "sampling": {"n": 1}}
+    with pytest.raises(ConfigError, match="needs training texts; there are none"):
+        run("rd", tmp_path / "rd", **settings)
+    (reason,) = {
+        one.reason for item in Rows(tmp_path / "rd" / "curated" / "rows.jsonl", Annotation) for one in item.rejected
+    }
+    assert reason == "does not mention the answer"
+    run("rd", tmp_path / "all", **settings, kept="all")
+    own = recorded(tmp_path, explanation)
+    run("rd", tmp_path / "own", **{**settings, "teacher": own})
+    counts = json.loads((tmp_path / "own" / "explained" / "manifest.json").read_text())["counts"]
+    assert counts == {"kept": 24}, "they name the answer, and end in none of their own"
+
+
+def test_explanations_of_a_yes_or_a_class_are_kept_unjudged_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lmdistill.prompting import Prompting
+    from lmdistill.recipes._explained import explained
+    from lmdistill.types import Example, Rationale
+
+    task = config.rebuild("tasks", SHARED["task"])
+
+    def counts(name: str, *labels: str, choices: tuple[str, ...] = ()) -> Any:
+        said = Rationale("fish live in water .", labels[0], raw="fish live in water .")
+        items = [Annotation(Example(str(i), f"q{i}", label, choices), (said,), ()) for i, label in enumerate(labels)]
+        explained(items, task, "mentioned", Prompting(style="kard"), tmp_path / name)
+        return json.loads((tmp_path / name / "manifest.json").read_text())["counts"]
+
+    assert counts("open", "dalup", "water") == {"does not mention the answer": 1, "kept": 1}
+    assert "verifier" not in capsys.readouterr().err
+    assert counts("yes", "yes", "water") == {"kept unjudged": 1, "kept": 1}
+    assert "A `verifier` judges them" in capsys.readouterr().err
+    assert counts("class", "spam", "spam", choices=("spam", "ham")) == {"kept unjudged": 2}
+
+
+def test_without_reasoning_nobody_is_asked_to_reason_and_shots_are_what_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lmdistill.prompting import Prompter
+
+    recipe = config.build(registry.load("recipes", "few_shot"), SHARED)
+    example = recipe.task.examples("test")[0]
+    turns = Prompter(recipe.prompting, recipe.task).ask(example).messages
+    assert [turn.role for turn in turns] == ["system", *["user", "assistant"] * 5, "user"]
+    assert turns[0].content == "Answer at once, with the answer alone: no reasoning, no explanation."
+    training = {one.input: one.label for one in recipe.task.examples("train")}
+    drawn = [turn.content for turn in turns[7:11]]
+    assert [training[question] for question in drawn[::2]] == drawn[1::2], "what the task has no demonstration of"
+    assert "demonstrations" not in capsys.readouterr().err
+    report = run("few_shot", tmp_path, **SHARED, prompting={"style": "kd4gen", "shots": 9})
+    assert report.facts["demonstrations"] == 9
+
+
+def test_demonstrations_that_reason_are_not_made_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run("few_shot_cot", tmp_path, **SHARED, prompting={"style": "standard", "shots": 7})
+    assert report.facts["demonstrations"] == 3
+    assert "7 demonstrations were asked for, task 'facts' has 3; 3 are shown" in capsys.readouterr().err
+
+
 def test_explanations_that_mention_the_answer_are_kept_and_a_verifier_may_judge(tmp_path: Path) -> None:
+    from lmdistill.prompting import Prompting
     from lmdistill.recipes._explained import explained, verified
     from lmdistill.types import Example, Rationale
 
@@ -165,12 +268,14 @@ def test_explanations_that_mention_the_answer_are_kept_and_a_verifier_may_judge(
         Rationale("", sample=4, reason="empty"),
     )
     item = Annotation(bare, (Rationale("known .", "dalup", sample=0),), aside)
-    (some,) = explained([item], task, "mentioned")
+    standard = Prompting()
+    (some,) = explained([item], task, "mentioned", standard, tmp_path / "some")
     assert [(one.sample, one.answer, one.reason) for one in some.rationales] == [(0, "dalup", None), (1, "dalup", None)]
     assert [one.reason for one in some.rejected] == ["does not mention the answer", "wrong", "empty"]
-    (every,) = explained([item], task, "all")
+    (every,) = explained([item], task, "all", standard, tmp_path / "every")
     assert [one.sample for one in every.rationales] == [0, 1, 2]
-    assert explained([Annotation(Example("y", "?"), (), aside)], task, "all")[0].rejected == aside
+    unlabelled = Annotation(Example("y", "?"), (), aside)
+    assert explained([unlabelled], task, "all", standard, tmp_path / "none")[0].rejected == aside
     good, bad = Rationale("so it is .", example.label), Rationale("or not .", example.label)
     recorded = tmp_path / "verifier.jsonl"
     rows = [{"id": f"{example.id}#0", "llm_raw": example.label}, {"id": f"{example.id}#1", "llm_raw": "nothing"}]
@@ -185,7 +290,7 @@ def test_settings_without_sense_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="KARD reads at least 1"):
         run("kard", tmp_path, **TRAINED, grounding={"passages": 0})
     with pytest.raises(ConfigError, match="'rationale' or 'gold' was expected"):
-        run("oracle", tmp_path, **TRAINED, grounding={"passages": 1})
+        run("oracle", tmp_path, **TRAINED, grounding={"passages": 1, "oracle": "none"})
     with pytest.raises(ConfigError, match="an objective for plain text was expected"):
         run("dapt", tmp_path, **TRAINED, pretraining="label_only")
     with pytest.raises(ConfigError, match="trains nothing, so it can have no reranker"):

@@ -1,4 +1,4 @@
-"""Whether what a prediction was given to read is what it needed."""
+"""Whether the passages that were found are what a prediction needed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from lmdistill.types import Estimate, Prediction, Score
 
 @dataclass(frozen=True)
 class HitsAtK(Metric):
-    """The share of questions with a relevant passage among the first k that were read, for each k.
+    """The share of questions with a relevant passage among the first k that were found, for each k.
 
     Paper:    KARD, arXiv 2305.18395, figure on retrieval (k 1, 3, 5, 10)
     Differs:  relevant is what the data marks (`Task.relevant`); questions without a mark are not among `n`
 
-    A k above the number of passages that were read counts those that were. The intervals are Wilson's.
+    A k beyond the longest list of passages is left out: predictions hold what was read, and what a search would have
+    given below that is not known. The intervals are Wilson's.
     """
 
     ks: tuple[int, ...] = (1, 3, 5, 10)
@@ -33,14 +34,16 @@ class HitsAtK(Metric):
         if not relevant:
             return Score(prediction.example.id, {})
         ids = [hit.passage.id for hit in prediction.hits]
-        return Score(prediction.example.id, {f"hits@{k}": float(bool(relevant & set(ids[:k]))) for k in self.ks})
+        values = {f"hits@{k}": float(bool(relevant & set(ids[:k]))) for k in self.ks}
+        return Score(prediction.example.id, {**values, "passages": float(len(ids))})
 
     def aggregate(self, scores: Sequence[Score]) -> dict[str, Estimate]:
         marked = [score for score in scores if score.values]
         if not marked:
             raise ValueError("metric 'hits_at_k' found no example whose relevant passages the data marks")
         found = {}
-        for k in self.ks:
+        deepest = max(score.values["passages"] for score in marked)
+        for k in [k for k in self.ks if k <= deepest] or [min(self.ks)]:
             hits = sum(score.values[f"hits@{k}"] for score in marked)
             low, high = wilson(hits, len(marked), self.level)
             found[f"hits@{k}"] = Estimate(hits / len(marked), low, high, len(marked))

@@ -21,11 +21,15 @@ def names(recipe: Any) -> list[str]:
 
 
 def elsewhere(recipe: Any, objective: Objective, student: Any, folder: Path, out: Path) -> dict[str, Report]:
-    """What a trained student answers to the test questions of the tasks in `also_test`, by their names."""
+    """What a trained student answers to the test questions of the tasks in `also_test`, by their names.
+
+    Its own run's retriever and reranker find the passages, in the other task's base where that has one of its own.
+    """
     reports = {}
+    searcher = recipe.searcher(out) if recipe.also_test and recipe.grounding.passages else None
     for name, task in zip(names(recipe), recipe.also_test, strict=True):
         other = replace(recipe, task=task, also_test=())
-        questions = other.asked(recipe.test_split, None, out / f"also-{name}")
+        questions = other.asked(recipe.test_split, None, out / f"also-{name}", searcher)
         told = predict(student, objective, task, questions, decoding=recipe.decoding, folder=folder / f"also-{name}")
         reports[name] = evaluate(task, told)
     return reports

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lmdistill.config import build, component, settings_of
 from lmdistill.errors import ConfigError
 from lmdistill.ground import Queries, by_gold, candidates, ground, open_reranker
 from lmdistill.knowledge import KnowledgeBase, open_base
 from lmdistill.objectives import Objective
+from lmdistill.recipes._processes import first_process_first
 from lmdistill.rerankers import RerankerSettings
 from lmdistill.retrievers import Retriever, RetrieverSettings
 from lmdistill.retrievers.dense import Dense
 from lmdistill.tasks import Task
 from lmdistill.train import TrainSettings, train
 from lmdistill.types import Annotation, Candidates
+
+RANKED = 10
+"""Passages of a question's ranking that are kept, whatever number of them is read: hits@k is told up to here."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,10 @@ class Grounding:
     """Passages in the student's input; with `passages` 0 there are none.
 
     `knowledge` is a folder that `lmdistill index` made; without it the task's own passages are used. Training items are
-    grounded by their `silver` side: 'rationale' (KARD: what the teacher's rationale finds) or 'question'. Questions are
-    grounded by themselves: the retriever's best `candidates`, put in order by the reranker where there is one, which is
-    trained first; or, as an 'oracle', by the teacher's rationales for them or by their marked passages.
+    grounded by their `silver` side: 'rationale' (KARD: what the teacher's rationale finds; an item that has none is
+    grounded by its question) or 'question'. Questions, of training items too, are grounded by themselves: the
+    retriever's best `candidates`, put in order by the reranker where there is one, which is trained first; or, as an
+    'oracle', by the teacher's rationales for them or by their marked passages.
     """
 
     passages: int = 0
@@ -66,83 +71,113 @@ class Grounding:
         base = self.base(task)
         return self.retriever.open(base, None if base.folder else out / "knowledge")
 
-    def of_items(self, items: Sequence[Annotation], task: Task, out: Path) -> Sequence[Annotation]:
+    def check(self, task: Task, out: Path) -> None:
+        """Open the base, the retriever and the reranker's model, so that what is wrong is said before anybody is paid.
+
+        Raises:
+            DataError, StoreError, ConfigError, MissingExtra: one of them cannot be opened.
+        """
+        if not self.passages:
+            return
+        self.opened(task, out)
+        if self.reranker is not None:
+            self.reranker.check()
+
+    def of_items(
+        self, items: Sequence[Annotation], task: Task, out: Path, reranker: Any = None
+    ) -> Sequence[Annotation]:
         """Training items with their passages."""
         if not self.passages:
             return items
-        retriever = self.opened(task, out)
-        settings = {"retriever": settings_of(self.retriever)}
-        by = self.silver
         return ground(
             items,
-            retriever,
+            self.opened(task, out),
             k=self.passages,
-            by=by,
+            by=self.silver,
             queries=self.queries,
+            reranker=reranker,
+            candidates=self.candidates,
             folder=out / "grounded",
-            described=settings,
+            described=self._described(),
         )
 
     def of_questions(
         self, questions: Sequence[Annotation], task: Task, reranker: Any, out: Path, folder: Path
     ) -> Sequence[Annotation]:
-        """Questions with what they find themselves."""
+        """Questions with what they find themselves, best first, `RANKED` passages of it; `read` keeps k of them."""
         if not self.passages:
             return questions
         retriever = self.opened(task, out)
+        deep = RANKED if self.reranker is None else min(RANKED, self.candidates)  # no more are put in order
         if self.oracle == "gold":
-            return [
-                replace(item, hits=item.hits[: self.passages]) for item in by_gold(questions, retriever, task.relevant)
-            ]
-        settings = {"retriever": settings_of(self.retriever), "reranker": settings_of(self.reranker)}
-        if self.oracle == "rationale":
-            found = ground(
-                questions,
-                retriever,
-                k=self.passages,
-                by="both",
-                queries=self.queries,
-                folder=folder,
-                described=settings,
-            )
-            return [as_found(item) for item in found]
-        return ground(
+            found: Sequence[Annotation] = by_gold(questions, retriever, task.relevant)
+            return found
+        grounded = ground(
             questions,
             retriever,
-            k=self.passages,
-            by="question",
+            k=max(self.passages, deep),
+            by="both" if self.oracle == "rationale" else "question",
             queries=self.queries,
-            reranker=reranker,
+            reranker=None if self.oracle == "rationale" else reranker,
             candidates=self.candidates,
             folder=folder,
-            described=settings,
+            described=self._described(),
         )
+        return [as_found(item) for item in grounded] if self.oracle == "rationale" else grounded
+
+    def read(self, questions: Sequence[Annotation]) -> Sequence[Annotation]:
+        """Questions with the first k of their passages: what is shown to a student or a teacher."""
+        if not self.passages:
+            return questions
+        return [replace(item, hits=item.hits[: self.passages]) for item in questions]
+
+    def _described(self) -> dict[str, Any]:
+        return {"retriever": settings_of(self.retriever), "reranker": settings_of(self.reranker)}
 
     def trained(self, items: Sequence[Annotation], task: Task, out: Path) -> Any:
         """The reranker, trained on what the training rationales find; None where none is set."""
         if self.reranker is None or not self.passages:
             return None
-        retriever = self.opened(task, out)
+        return trained_on(items, self, task, self.reranker, self.reranking, out, out / "reranker")
+
+
+class Searcher(NamedTuple):
+    """A run's grounding with its parts trained; the reranker is None where there is none."""
+
+    grounding: Grounding
+    reranker: Any
+
+
+def trained_on(
+    items: Sequence[Annotation],
+    grounding: Grounding,
+    task: Task,
+    reranker: RerankerSettings,
+    reranking: Reranking,
+    out: Path,
+    folder: Path,
+) -> Any:
+    """A reranker that learnt what the rationales of `items` find, trained in `folder`, or read from there."""
+    with first_process_first(reranking.train.device):
+        retriever = grounding.opened(task, out)
         pairs = candidates(
             items,
             retriever,
-            from_rationale=self.reranking.from_rationale,
-            from_question=self.reranking.from_question,
-            queries=self.queries,
+            from_rationale=reranking.from_rationale,
+            from_question=reranking.from_question,
+            queries=grounding.queries,
             folder=out / "candidates",
-            described={"retriever": settings_of(self.retriever)},
+            described={"retriever": settings_of(grounding.retriever)},
         )
-        reranker = self.reranker.open(vocabulary_of(pairs, retriever.base), self.reranking.seed)
-        trained = train(
-            reranker,
-            self.reranking.objective,
-            pairs,
-            settings=self.reranking.train,
-            folder=out / "reranker",
-            seed=self.reranking.seed,
-            card={"reranker": settings_of(self.reranker)},
-        )
-        return trained.student
+    return train(
+        reranker.open(vocabulary_of(pairs, retriever.base), reranking.seed),
+        reranking.objective,
+        pairs,
+        settings=reranking.train,
+        folder=folder,
+        seed=reranking.seed,
+        card={"reranker": settings_of(reranker)},
+    ).student
 
 
 def as_found(item: Annotation) -> Annotation:

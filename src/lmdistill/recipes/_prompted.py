@@ -12,7 +12,7 @@ from lmdistill.errors import ConfigError
 from lmdistill.evaluate import evaluate
 from lmdistill.objectives import shown
 from lmdistill.pricing import Budget
-from lmdistill.prompting import Prompting
+from lmdistill.prompting import Prompter, Prompting
 from lmdistill.recipes import Recipe
 from lmdistill.recipes._grounding import Grounding
 from lmdistill.recipes._road import annotations_place, teacher_prediction
@@ -53,7 +53,8 @@ class Prompted(Recipe):
         started = time.monotonic()
         examples = list(self.task.examples(self.test_split))[: self.limit]
         questions = [Annotation(example) for example in examples]
-        grounded = self.grounding.of_questions(questions, self.task, None, out, out / "questions")
+        ranked = self.grounding.of_questions(questions, self.task, None, out, out / "questions")
+        grounded = self.grounding.read(ranked)
         asking = [replace(item.example, input=shown(item)) for item in grounded]
         with annotations_place(self, asking, out / "annotations") as folder:
             asked = annotate(
@@ -73,7 +74,11 @@ class Prompted(Recipe):
         write_rows(out / "test" / "rows.jsonl", predictions)
         told = evaluate(self.task, predictions)
         manifest = read_manifest(out / "annotations")
-        facts = {"seconds": round(time.monotonic() - started, 1), "annotation": manifest.facts if manifest else {}}
+        facts = {
+            "seconds": round(time.monotonic() - started, 1),
+            "annotation": manifest.facts if manifest else {},
+            "demonstrations": Prompter(self.prompting, self.task).shots,
+        }
         title = f"{name_of(self)} on {name_of(self.task)}"
         settings = {"recipe": name_of(self), **settings_of(self)}
         report = Report(title, told.metrics, told.counts, settings, facts)

@@ -27,7 +27,8 @@ from lmdistill.pricing import Budget, Ledger
 from lmdistill.prompting import Prompting
 from lmdistill.recipes import Recipe
 from lmdistill.recipes._elsewhere import beside, elsewhere
-from lmdistill.recipes._grounding import Grounding
+from lmdistill.recipes._grounding import Grounding, Searcher
+from lmdistill.recipes._processes import first_process_first
 from lmdistill.registry import name_of
 from lmdistill.rounds import summed_facts
 from lmdistill.shared import shared_stage
@@ -101,18 +102,30 @@ class Road(Recipe):
         examples = self.task.examples(split)
         return [Annotation(examples[i]) for i in range(min(len(examples), limit or len(examples)))]
 
-    def asked(self, split: str, limit: int | None, out: Path) -> Sequence[Annotation]:
+    def asked(self, split: str, limit: int | None, out: Path, searcher: Searcher | None = None) -> Sequence[Annotation]:
         """The questions of a split, with their passages where the run is grounded."""
-        questions = self.questions(split, limit, out)
+        return self.grounding.read(self.ranked(split, limit, out, searcher))
+
+    def ranked(
+        self, split: str, limit: int | None, out: Path, searcher: Searcher | None = None
+    ) -> Sequence[Annotation]:
+        """The same with all of each ranking that is kept, also what is not read; `searcher`: another run's."""
+        if not self.grounding.passages:
+            return self.questions(split, limit, out)
+        grounding, reranker = searcher or self.searcher(out)
+        with first_process_first(self.train.device):
+            questions = self.questions(split, limit, out)
+            folder = out / f"questions-{split}-{len(questions)}"
+            return grounding.of_questions(questions, self.task, reranker, out, folder) if questions else questions
+
+    def searcher(self, out: Path) -> Searcher:
+        """What finds the passages, its parts trained on this run's items, or read where they are."""
         grounding = self.grounder(out)
-        if not grounding.passages or not questions:
-            return questions
-        reranker = grounding.trained(self.items(out), self.task, out) if grounding.reranker else None
-        folder = out / f"questions-{split}-{len(questions)}"
-        return grounding.of_questions(questions, self.task, reranker, out, folder)
+        trains = grounding.passages and grounding.reranker is not None
+        return Searcher(grounding, grounding.trained(self.items(out), self.task, out) if trains else None)
 
     def grounder(self, out: Path) -> Grounding:
-        """What finds the passages; a recipe may train a part of it first."""
+        """The grounding; a recipe may train a part of it first."""
         return self.grounding
 
     # --- the steps ---
@@ -195,9 +208,13 @@ class Road(Recipe):
     def run(self, out: Path) -> Report:
         """See `Recipe.run`."""
         started = time.monotonic()
-        first_process_first = _processes()
-        with first_process_first():
-            items = self.grounder(out).of_items(self.items(out), self.task, out)
+        device = self.train.device
+        with first_process_first(device):
+            self.grounding.check(self.task, out)
+            items = self.items(out)
+        searcher = self.searcher(out)
+        with first_process_first(device):
+            items = searcher.grounding.of_items(items, self.task, out, searcher.reranker)
         objective = self.objective()
         items = objective.marked(items, self.task)
         reports: dict[int, Report] = {}
@@ -205,7 +222,7 @@ class Road(Recipe):
         for seed in self.seeds:
             folder = out / f"seed-{seed}"
             trained = self.trained(objective, items, seed, folder / "train", out)
-            with first_process_first():
+            with first_process_first(device):
                 questions = self.asked(self.test_split, None, out)
                 predictions = predict(
                     trained.student, objective, self.task, questions, decoding=self.decoding, folder=folder / "test"
@@ -296,16 +313,3 @@ def teacher_prediction(annotation: Annotation) -> Prediction:
 def without_label(example: Example) -> Example:
     """The example as if nobody had labelled it."""
     return replace(example, label=None)
-
-
-def _processes() -> Any:
-    """A context in which the first process works before the others (which then find its stages done)."""
-    import os
-
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        import contextlib
-
-        return contextlib.nullcontext
-    from accelerate import PartialState
-
-    return PartialState().main_process_first

@@ -11,10 +11,10 @@ from lmdistill.types import Sampling
 
 @dataclass(frozen=True)
 class FewShot(Prompted):
-    """Ask a model the test questions after a few demonstrations without reasoning.
+    """Ask a model the test questions after a few demonstrations, for the answer alone, without reasoning.
 
     Paper:    KARD, arXiv 2305.18395, table 1, "few-shot" and, with `grounding.passages` 1, "knowledge-augmented"
-    Differs:  the demonstrations are the task's own
+    Differs:  the first demonstrations are the task's own; where more are asked for, the others are training examples
     """
 
     prompting: Prompting = field(default_factory=lambda: Prompting(style="kd4gen", shots=5))

@@ -13,7 +13,7 @@ class FewShotCot(Prompted):
     """Ask a model the test questions after a few demonstrations that think step by step.
 
     Paper:    KARD, arXiv 2305.18395, table 1, "few-shot + CoT" and, with `grounding.passages` 1, "KA few-shot + CoT"
-    Differs:  the demonstrations are the task's own
+    Differs:  the demonstrations are the task's own: often 3, which is said where more are asked for
     """
 
     prompting: Prompting = field(default_factory=lambda: Prompting(style="standard", shots=5))

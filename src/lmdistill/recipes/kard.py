@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from lmdistill.errors import ConfigError
 from lmdistill.faults import faults_of
 from lmdistill.metrics.hits_at_k import HitsAtK
 from lmdistill.recipes._grounding import Grounding
-from lmdistill.recipes._road import over_seeds
 from lmdistill.recipes.rd import Rd
 from lmdistill.rerankers.late_interaction import LateInteraction
 from lmdistill.store import Rows, write_json
@@ -43,22 +42,20 @@ class Kard(Rd):
             raise ConfigError("grounding.passages: KARD reads at least 1; without passages it is the recipe 'rd'")
 
     def report(self, out: Path, items: Sequence[Any], reports: Mapping[int, Report], facts: dict[str, Any]) -> Report:
-        """The report, with hits@k and with wrong answers told apart: nothing relevant was found, or it was misread."""
+        """The report, with hits@k and with wrong answers told apart: nothing relevant was found, or it was misread.
+
+        hits@k is of the whole ranking, also below the k that the student reads; faults are of what it read.
+        """
         report = super().report(out, items, reports, facts)
-        metric, found, faults = HitsAtK(), {}, {}
-        for seed in self.seeds:
-            predictions = list(Rows(out / f"seed-{seed}" / "test" / "rows.jsonl", Prediction))
-            scores = [metric.score(one, self.task) for one in predictions]
-            if any(score.values for score in scores):
-                found[seed] = Report("", metric.aggregate(scores))
-                faults[str(seed)] = faults_of(predictions, self.task)
-        if found:
-            report = Report(
-                report.name,
-                {**report.metrics, **dict(over_seeds(found))},
-                report.counts,
-                report.settings,
-                {**report.facts, "faults": faults},
-            )
+        metric = HitsAtK()
+        ranked = [Prediction(one.example, None, hits=one.hits) for one in self.ranked(self.test_split, None, out)]
+        scores = [metric.score(one, self.task) for one in ranked]
+        if any(score.values for score in scores):
+            faults = {
+                str(seed): faults_of(list(Rows(out / f"seed-{seed}" / "test" / "rows.jsonl", Prediction)), self.task)
+                for seed in self.seeds
+            }
+            metrics = {**report.metrics, **metric.aggregate(scores)}
+            report = replace(report, metrics=metrics, facts={**report.facts, "faults": faults})
             write_json(out / "report.json", report)
         return report

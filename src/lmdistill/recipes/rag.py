@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lmdistill.config import component
-from lmdistill.ground import candidates
-from lmdistill.recipes._grounding import Grounding, Reranking, vocabulary_of
+from lmdistill.errors import ConfigError
+from lmdistill.recipes._grounding import Grounding, Reranking, trained_on
 from lmdistill.recipes.kard import Kard
+from lmdistill.registry import name_of
 from lmdistill.rerankers import RerankerSettings
+from lmdistill.rerankers.dual_encoder import DualEncoder
 from lmdistill.retrievers.dense import Dense
-from lmdistill.store import read_manifest
-from lmdistill.train import train
-from lmdistill.types import Annotation
 
 
 @dataclass(frozen=True)
@@ -33,25 +31,19 @@ class Rag(Kard):
     encoder: RerankerSettings = component("rerankers", "dual_encoder")
     encoding: Reranking = field(default_factory=Reranking)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.encoder, DualEncoder):
+            raise ConfigError(
+                f"encoder: {name_of(self.encoder)!r} reads question and passage together or token by token; only a "
+                "'dual_encoder' gives passages vectors of their own, by which a base can be searched"
+            )
+
     def grounder(self, out: Path) -> Grounding:
         """The grounding with the trained encoder as its retriever."""
         return replace(self.grounding, retriever=Dense(model=str(self._encoder(out)), probes=0), reranker=None)
 
     def _encoder(self, out: Path) -> Path:
         folder = out / "encoder"
-        manifest = read_manifest(folder)
-        if manifest is not None and manifest.status == "complete":
-            return folder / "student"
-        annotated: Sequence[Annotation] = self.items(out)
-        retriever = self.grounding.opened(self.task, out)
-        pairs = candidates(
-            annotated,
-            retriever,
-            from_rationale=self.encoding.from_rationale,
-            from_question=self.encoding.from_question,
-            queries=self.grounding.queries,
-            folder=out / "candidates",
-        )
-        encoder = self.encoder.open(vocabulary_of(pairs, retriever.base), self.encoding.seed)
-        objective, settings = self.encoding.objective, self.encoding.train
-        return train(encoder, objective, pairs, settings=settings, folder=folder, seed=self.encoding.seed).folder
+        trained_on(self.items(out), self.grounding, self.task, self.encoder, self.encoding, out, folder)
+        return folder / "student"

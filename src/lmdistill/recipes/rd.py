@@ -31,8 +31,10 @@ class Rd(Road):
     """Train a student to write the teacher's rationale and then the answer.
 
     The teacher is shown the gold answer and explains it `sampling.n` times (l in the paper). Rationales that lead to
-    another answer are dropped, and of those that name none, `kept` 'mentioned' keeps the ones that mention the gold
-    answer; with a `verifier` (any kind of teacher) only rationales from which it reaches the gold answer stay.
+    another answer are dropped, and of those that lead to none, `kept` 'mentioned' keeps the ones that mention the gold
+    answer (and, counted as unjudged, explanations of a yes, a no or a class, which need not mention it); with a
+    `verifier` (any kind of teacher) only rationales from which it reaches the gold answer stay, whatever they mention.
+    Its requests have the caps of `budget` again, for themselves.
     `template` is how the question stands in the student's input ('': as it is); `decoding.samples` 5 is the voting of
     the authors' code.
 
@@ -59,7 +61,8 @@ class Rd(Road):
     def curated(self, annotations: Sequence[Annotation], out: Path) -> Sequence[Annotation]:
         sorts = any(isinstance(step, Correct) for step in self.curation)
         steps = self.curation if sorts else (Correct(), *self.curation)
-        found = explained(annotations, self.task, self.kept)
+        kept = self.kept if self.verifier is None else "all"
+        found = explained(annotations, self.task, kept, self.prompting, out / "explained")
         if self.verifier is not None:
-            found = verified(found, self.task, self.verifier, out)
+            found = verified(found, self.task, self.verifier, out, budget=self.budget, cache=self.cache)
         return curate(found, self.task, *steps, folder=out / "curated")

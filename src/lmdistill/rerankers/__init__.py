@@ -47,6 +47,14 @@ class RerankerSettings(ABC):
     """The contract of a kind's settings."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Refuse, before anything is paid or trained, what `open` would refuse of the model or preset.
+
+        Raises:
+            StoreError, ConfigError, MissingExtra: see `open`.
+        """
+
+    @abstractmethod
     def open(self, texts: Iterable[str] = (), seed: int = 0) -> Any:
         """A `Reranker` on the CPU, its encoder loaded, or drawn from `seed` for a from-scratch preset.
 

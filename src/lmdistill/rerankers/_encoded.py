@@ -71,6 +71,13 @@ class Encoded(RerankerSettings):
             encoder = self._adapted(encoder, seed)
         return encoder, tokenizer
 
+    def check(self) -> None:
+        """See `RerankerSettings.check`; a model is opened once for it."""
+        if self.model is not None:
+            self.open()
+        elif self.preset not in SIZES:
+            raise ConfigError(f"reranker.preset: {self.preset!r} is not one of {', '.join(SIZES)}")
+
     def _scratch(self, auto: Any, texts: Iterable[str], seed: int, options: dict[str, Any]) -> tuple[Any, Any]:
         from transformers import BertConfig
 

@@ -26,6 +26,7 @@ from lmdistill.types import Example, Parsed, Passage
 SPLITS = ("train", "valid", "test", "unlabelled")
 
 Reads = Literal["line", "text", "value"]
+ANSWER_ALONE = "Answer at once, with the answer alone: no reasoning, no explanation."
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ class Task(ABC):
     def instruction(self) -> str:
         """What the teacher is told to do; one or two sentences."""
         return f"Think step by step, then end with '{self.answer_cue} ...'."
+
+    @property
+    def answer_instruction(self) -> str:
+        """What the teacher is told where it is to answer without reasoning."""
+        return self.instruction if self.bare else ANSWER_ALONE
 
     @property
     def exemplars(self) -> tuple[Exemplar, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lmdistill import arithmetic, config, registry, render
 from lmdistill.errors import ConfigError, did_you_mean
 from lmdistill.reading import cut_run_on
-from lmdistill.tasks import Exemplar, Reads
+from lmdistill.tasks import ANSWER_ALONE, Exemplar, Reads
 from lmdistill.tasks._released import Style, with_choices
 from lmdistill.tasks._rows import Row, Unusable, hub_rows, plain, rows_of, share_of
 from lmdistill.tasks._sourced import ALIASES, Share, Sourced, shared_out
@@ -89,7 +89,16 @@ class Table(Description, Sourced):  # type: ignore[misc]
         self._set("answer", self.answer or ("choices" if chosen else "line"))
         self._set("metric", self.metric or _METRICS.get(self.answer, "accuracy"))
         self._set("answer_cue", self.answer_cue or Sourced.answer_cue)
-        self._set("instruction", self.instruction or f"Think step by step, then end with '{self.answer_cue} ...'.")
+        self._set("instruction", self.instruction or self._reasons)
+
+    @property
+    def _reasons(self) -> str:
+        return f"Think step by step, then end with '{self.answer_cue} ...'."
+
+    @property
+    def answer_instruction(self) -> str:
+        own = "" if self.instruction == self._reasons else self.instruction
+        return f"{own} {ANSWER_ALONE}".strip()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
