@@ -26,15 +26,12 @@ from lmdistill.compare import compare
 from lmdistill.errors import ConfigError, LmdistillError
 from lmdistill.grid import Comparison, brief
 from lmdistill.outcomes import Arm, Outcomes, load
-from lmdistill.runs import Call, run_many
 from lmdistill.store import write_json, write_text
 from lmdistill.verdicts import pair_of
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PAGE = HERE.parent.parent / "docs" / "claims.md"
-PREPARED = "LMDISTILL_CLAIM_TEACHER"
-"""The environment variable that names the student of a claim's `prepare` run."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,6 @@ class Claim:
     passes: tuple[Condition, ...] = ()
     minutes: float = 0.0
     runs: str = ""
-    prepare: Mapping[str, Any] | None = None
     needs: tuple[str, ...] = ()
     not_testable: str = ""
 
@@ -81,7 +77,7 @@ def claims() -> dict[str, Claim]:
 
 def key_of(claim: Claim) -> str:
     """Equal keys: the same experiment and the same conditions."""
-    return digest([claim.compare, [asdict(one) for one in claim.passes], claim.prepare])
+    return digest([claim.compare, [asdict(one) for one in claim.passes]])
 
 
 def missing(claim: Claim) -> str:
@@ -102,9 +98,6 @@ def missing(claim: Claim) -> str:
 def put_to_test(name: str, claim: Claim, out: Path, workers: int, threads: int) -> dict[str, Any]:
     """Run a claim's comparison and judge it; what `results/NAME.json` holds."""
     started = time.monotonic()
-    if claim.prepare is not None:
-        os.environ[PREPARED] = str(prepared(claim.prepare, out / f"{claim.runs or name}-teacher", threads))
-    # ${NAME} is filled in here, after the preparation
     write_text(out / f"{name}.yaml", json.dumps(encode(dict(claim.compare))))
     comparison = config.build(Comparison, runfile.load(out / f"{name}.yaml"))
     ends = compare(comparison, out / (claim.runs or name), workers=workers, threads=threads, tell=tell)
@@ -130,15 +123,6 @@ def put_to_test(name: str, claim: Claim, out: Path, workers: int, threads: int) 
 
 def tell(ended: Any, done: int, total: int) -> None:
     print(f"  {done}/{total} {ended.call.name}: {'failed' if ended.report is None else 'done'}", flush=True)
-
-
-def prepared(settings: Mapping[str, Any], folder: Path, threads: int) -> Path:
-    """The student of a run that comes before, for use as a teacher."""
-    own = dict(settings)
-    (ended,) = run_many([Call("teacher", own.pop("recipe"), own, folder)], workers=1, threads=threads)
-    if ended.report is None:
-        raise LmdistillError(f"the preparation failed:\n{ended.error}")
-    return Path(next(iter(ended.report.facts["students"].values()))).absolute()
 
 
 def judged(condition: Condition, outcomes: Outcomes) -> dict[str, Any]:

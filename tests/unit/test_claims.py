@@ -36,7 +36,6 @@ def test_every_claim_is_a_grid_that_its_recipes_take(
     from lmdistill import runfile
 
     monkeypatch.setenv("LMDISTILL_DATA", str(tmp_path))
-    monkeypatch.setenv(runner.PREPARED, str(tmp_path))
     every = runner.claims()
     assert len(every) >= 10
     for name, claim in every.items():
