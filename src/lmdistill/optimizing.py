@@ -10,6 +10,7 @@ from torch import nn
 
 from lmdistill.errors import ConfigError, did_you_mean
 from lmdistill.objectives import Companion
+from lmdistill.progress import first_process, note
 from lmdistill.train import TrainSettings
 
 
@@ -54,6 +55,8 @@ def make_schedule(settings: TrainSettings, optimizer: torch.optim.Optimizer, tot
         near = did_you_mean(settings.schedule, known)
         raise ConfigError(f"train.schedule: {settings.schedule!r} is unknown{near} Known: {', '.join(known)}")
     warmup = int(settings.warmup * total) if settings.warmup < 1 else int(settings.warmup)
+    if warmup >= total > 0 and first_process():
+        note(f"train.warmup: {warmup:,} steps of {total:,}, so the learning rate never reaches its full height")
     return get_scheduler(settings.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=total)
 
 

@@ -62,6 +62,7 @@ def test_supervised_keeps_right_rationales_and_reports_the_rest(tmp_path: Path) 
 
 def test_few_shot_keeps_all_and_votes(tmp_path: Path) -> None:
     assert recipe(setting="few_shot").decoding.samples == 30, "as in the paper"
+    assert recipe(setting="few_shot", decoding={"constrained": True}).decoding.samples == 30, "scored choices vote too"
     report = recipe(setting="few_shot", decoding={"max_tokens": 30, "samples": 3}).run(tmp_path)
     (item, *_) = Rows(tmp_path / "curated" / "rows.jsonl", Annotation)
     assert len(item.rationales) == 4 and not item.rejected
@@ -158,6 +159,12 @@ def test_bad_settings_are_named() -> None:
         recipe(again=-1)
     with pytest.raises(ConfigError, match="at_once"):
         RationaleThenLabel(at_once=0)
+    with pytest.raises(ConfigError, match="at_once: 2 of 'all' rationales"):
+        recipe(at_once=2, rationales="all")
+    with pytest.raises(ConfigError, match=r"decoding\.max_tokens: at least 1"):
+        recipe(decoding={"max_tokens": 0})
+    with pytest.raises(ConfigError, match=r"student\.max_target: at least 1"):
+        recipe(student={"name": "causal", "max_target": 0})
 
 
 # --- the objective ---------------------------------------------------------------------------------------------------

@@ -108,6 +108,21 @@ def test_a_chat_template_is_respected() -> None:
         Causal(chat=True).open(TEXTS)
 
 
+@pytest.mark.parametrize("sharing", ["full", "none"])
+def test_a_chat_template_without_a_system_turn_is_named(sharing: Any) -> None:
+    own = tokenizer()
+    own.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
+    )
+    model = student("llama").model
+    CausalStudent(model, own, Causal(sharing=sharing))
+    with pytest.raises(ConfigError, match=r"refuses it \(no system\); leave out student\.system"):
+        CausalStudent(model, own, Causal(system="w9", sharing=sharing))
+    own.chat_template = "{{ raise_exception('nobody') }}"
+    with pytest.raises(ConfigError, match=r"set student\.chat=false"):
+        CausalStudent(model, own, Causal(sharing=sharing))
+
+
 def test_a_tokenizer_that_ends_no_text_gets_a_line_break() -> None:
     from lmdistill.students import _vocabulary
 

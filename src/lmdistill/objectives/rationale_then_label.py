@@ -55,6 +55,8 @@ class RationaleThenLabel(Objective):
     def __post_init__(self) -> None:
         if self.at_once < 1:
             raise ConfigError(f"at_once: at least 1 was expected, got {self.at_once}")
+        if self.at_once > 1 and self.rationales == "all":
+            raise ConfigError(f"at_once: {self.at_once} of 'all' rationales; leave it out, or set rationales=one")
 
     def views(self, item: Annotation, epoch: int, rng: random.Random) -> Sequence[View]:
         seen = chosen(item.rationales, "all", rng)

@@ -32,10 +32,12 @@ class Scotd(Road):
     """Train a student to write a rationale, a cue and the answer, on N sampled rationales per input.
 
     `setting` 'supervised' keeps rationales that led to the gold answer (before the other curation steps, unless
-    `correct` is among them) and answers greedily; 'few_shot' keeps all and answers by the vote of 30 samples, unless
-    `decoding` asks for another number. `rationales`, `at_once` and `bare` are the objective's. Inputs left with fewer
-    than `least` rationales are asked again, `again` times at most, for as many more samples each time; a cap of
-    `budget` holds for all rounds together, and one that is reached in a later round ends the asking, not the run.
+    `correct` is among them) and answers greedily; 'few_shot' keeps all and answers by the vote of 30 samples (scored
+    choices too), or of as many as `decoding.samples` says; 1, which is its default, stands for 30 even where it was
+    said: `lmdistill predict` asks the trained student for greedy answers. `rationales`, `at_once` and `bare` are the
+    objective's. Inputs left with fewer than `least` rationales are asked again, `again` times at most, for as many more
+    samples each time; a cap of `budget` holds for all rounds together, and one that is reached in a later round ends
+    the asking, not the run.
 
     Paper:    Symbolic Chain-of-Thought Distillation, arXiv 2306.14050
     Differs:  from the authors' code: the checkpoint is chosen on validation data, greedily; top_k is 0, not 50, when
@@ -63,7 +65,8 @@ class Scotd(Road):
         super().__post_init__()
         if self.least < 0 or self.again < 0:
             raise ConfigError(f"least, again: 0 or more were expected, got {self.least} and {self.again}")
-        if self.setting == "few_shot" and self.decoding.samples == 1 and not self.decoding.constrained:
+        self.objective()  # so that what it refuses is said before anything is asked
+        if self.setting == "few_shot" and self.decoding.samples == 1:
             object.__setattr__(self, "decoding", replace(self.decoding, samples=30))
 
     def objective(self) -> RationaleThenLabel:

@@ -141,6 +141,7 @@ class CausalStudent(TextStudent):
         self.after = settings.after if settings.after is not None else "" if self.ends_texts else "\n"
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self.sharing = settings.sharing
+        self.source_tokens("a")  # a chat template that cannot be used is found now
         _sharing.check_head(self, {"input_ids": torch.tensor([[self.eos, self.eos]])})
         if self.sharing == "full":
             _sharing.fall_back(self, "none", _sharing.differs(self, "none"))
@@ -165,11 +166,20 @@ class CausalStudent(TextStudent):
             turns = [{"role": "system", "content": self.settings.system}] if self.settings.system else []
             turns.append({"role": "user", "content": text})
             options = {"add_generation_prompt": True, "tokenize": False, **self.settings.chat_options}
-            whole = self.tokenizer.apply_chat_template(turns, **options)
+            whole = self._templated(turns, options)
             ids = list(self.tokenizer(whole, add_special_tokens=False)["input_ids"])
         else:
             ids = list(self.tokenizer(self.settings.before + text + self.after)["input_ids"])
         return ids or [self.eos]
+
+    def _templated(self, turns: list[dict[str, str]], options: Mapping[str, Any]) -> str:
+        import jinja2
+
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, **options))
+        except jinja2.TemplateError as error:
+            mend = "leave out student.system" if self.settings.system else "set student.chat=false"
+            raise ConfigError(f"student.chat: the tokenizer's chat template refuses it ({error}); {mend}") from error
 
     def target_tokens(self, text: str) -> list[int]:
         lead = "" if self.chat or self.after[-1:].isspace() or self.ends_texts else " "
