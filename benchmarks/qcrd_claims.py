@@ -11,8 +11,10 @@ name another --out.
 
 A cell is one recipe with one seed (of the questions, the teacher's mistakes and the student alike) at one error rate
 of the teacher. All cells train equally many steps on equally many inputs; the last checkpoint is tested (no
-selection, so that none of the methods is chosen on noise). The table has means over seeds with Student intervals and
-the difference to DSS, with a sign-flip permutation test over the test items (paired within a seed).
+selection, so that none of the methods is chosen on noise). The table has means over seeds with Student intervals, and
+the same for the difference to DSS, paired within a seed: that interval says what another training would give. The p
+beside it is of a permutation test over the test questions, which are other ones for each seed: it speaks of these
+trained students only, and is too sure of the methods.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmdistill import config, intervals, registry
+from lmdistill import config, intervals, registry, significance
 from lmdistill.store import Rows
 from lmdistill.types import Prediction
 
@@ -147,22 +149,6 @@ def right(folder: Path, seed: int) -> list[int]:
     return [int(one.answer == one.example.label) for one in rows]
 
 
-def flipped(differences: list[float], draws: int = 10_000) -> float:
-    """Two-sided p of a mean difference of zero: how often random signs give one as large (exact ties count)."""
-    import numpy
-
-    values = numpy.array([d for d in differences if d])
-    if not len(values):
-        return 1.0
-    rng = numpy.random.default_rng(0)
-    seen = abs(values.sum())
-    larger = sum(
-        int((abs((rng.integers(0, 2, (500, len(values))) * 2 - 1) @ values) >= seen - 1e-9).sum())
-        for _ in range(draws // 500)
-    )
-    return (larger + 1) / (draws + 1)
-
-
 def regime(options: argparse.Namespace) -> str:
     """What all cells of a table have in common, in words."""
     questions = f"{options.train:,} questions about {options.nouns} nouns in {options.classes} classes"
@@ -174,7 +160,8 @@ def table(options: argparse.Namespace) -> None:
     """Print what is done, one line a method."""
     for error in options.errors:
         print(f"\nteacher wrong {error:.0%}, share of the data {options.fraction:g}; {regime(options)}\n")
-        print("| method | seeds | accuracy | 95 % interval | minus dss | p (items) | train s |\n|" + "---|" * 7)
+        heads = ("method", "seeds", "accuracy", "95 % over seeds", "minus dss", "95 % over seeds")
+        print("| " + " | ".join((*heads, "p (questions)", "train s")) + " |\n|" + "---|" * 8)
         scores: dict[str, dict[int, list[int]]] = {}
         seconds: dict[str, list[float]] = {}
         for name in options.only:
@@ -188,12 +175,20 @@ def table(options: argparse.Namespace) -> None:
             means = [statistics.mean(items) for items in own.values()]
             whole = intervals.over_seeds(means, 500)
             shared = sorted(own.keys() & scores.get("dss", {}).keys())
-            pairs = [(a, b) for s in shared for a, b in zip(own[s], scores["dss"][s], strict=True)]
-            gaps = [float(a - b) for a, b in pairs]
-            gap = f"{statistics.mean(gaps):+.3f} | {flipped(gaps):.3f}" if gaps and name != "dss" else " | "
+            told = against(own, scores["dss"], shared) if shared and name != "dss" else " |  | "
             width = f"{whole.low:.3f} to {whole.high:.3f}" if len(means) > 1 else ""
             took = statistics.mean(seconds[name])
-            print(f"| {name} | {len(means)} | {whole.value:.3f} | {width} | {gap} | {took:.0f} |")
+            print(f"| {name} | {len(means)} | {whole.value:.3f} | {width} | {told} | {took:.0f} |")
+
+
+def against(own: Mapping[int, list[int]], other: Mapping[int, list[int]], seeds: Sequence[int]) -> str:
+    """The mean difference, its Student interval over seeds, and p over all questions of these students."""
+    gaps = [statistics.mean(own[seed]) - statistics.mean(other[seed]) for seed in seeds]
+    whole = intervals.over_seeds(gaps)
+    width = f"{whole.low:+.3f} to {whole.high:+.3f}" if len(gaps) > 1 else ""
+    first, second = ([one for seed in seeds for one in some[seed]] for some in (own, other))
+    p = significance.approximate_randomisation(first, second)
+    return f"{whole.value:+.3f} | {width} | {f'{p:.3f}' if p >= 0.001 else '< 0.001'}"
 
 
 def main() -> None:

@@ -10,37 +10,35 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from pathlib import Path
+from typing import NoReturn
 
+from lmdistill.objectives._judge import above
 from lmdistill.store import Rows
 from lmdistill.types import Annotation
 
 GROUPS = ("teacher, majority", "teacher, minority", "student")
 
 
+def refuse(message: str) -> NoReturn:
+    """End with a message and the exit code of a user's error."""
+    print(message, file=sys.stderr)
+    raise SystemExit(2)
+
+
 def scores(path: Path) -> dict[str, list[float]]:
     """The scores of a round's rationales, by who wrote them."""
     found: dict[str, list[float]] = {group: [] for group in GROUPS}
     for row in Rows(path, Annotation):
+        if any("quality" not in one.scores for one in (*row.rationales, *row.negatives)):
+            refuse(f"{path} has rationales without a judge's score; the run had contrast.judge: null")
         for one in row.rationales:
             found["teacher, majority"].append(one.scores["quality"])
         for one in row.negatives:
             student = one.source.startswith("student@")
             found["student" if student else "teacher, minority"].append(one.scores["quality"])
     return found
-
-
-def above(good: list[float], bad: list[float]) -> float:
-    """The share of pairs in which the good one scores higher; equal scores count half.
-
-    >>> above([0.9, 0.5], [0.5, 0.1])
-    0.875
-    """
-    import bisect
-
-    ordered = sorted(bad)
-    wins = sum(bisect.bisect_left(ordered, one) + bisect.bisect_right(ordered, one) for one in good)
-    return wins / (2 * len(good) * len(bad))
 
 
 def draw(found: dict[str, list[float]], path: Path) -> None:
@@ -65,7 +63,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a run's train folder (it has rounds/)")
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args()
-    files = sorted((options.folder / "rounds").glob("round-*.jsonl"))
+    files = sorted((options.folder / "rounds").glob("round-????.jsonl"))
+    if not files:
+        refuse(
+            f"{options.folder} has no rounds/round-NNNN.jsonl; name the train folder of a QCRD run (RUN/seed-0/train)"
+        )
     print("| round | written by | rationales | quartiles of the score | AUC against the majority's |\n|" + "---|" * 5)
     found: dict[str, list[float]] = {}
     for path in files:
@@ -73,7 +75,7 @@ def main() -> None:
         for group, values in found.items():
             if len(values) > 1:
                 quartiles = " ".join(f"{value:.2f}" for value in statistics.quantiles(values, n=4))
-                told = "" if group == GROUPS[0] else f"{above(found[GROUPS[0]], values):.3f}"
+                told = "" if group == GROUPS[0] or not found[GROUPS[0]] else f"{above(found[GROUPS[0]], values):.3f}"
                 print(f"| {path.stem.removeprefix('round-')} | {group} | {len(values)} | {quartiles} | {told} |")
     if options.svg is not None and found:
         draw(found, options.svg)

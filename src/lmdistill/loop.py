@@ -216,7 +216,7 @@ class Loop:
         sampled = time.monotonic()
         notes = self._summed(round.notes)
         torch.manual_seed(seed_for(self.seed, "learn", round.index))  # the same on every process
-        round.notes = {}
+        round.notes = dict(notes)  # those of all processes, so that every one of them knows the whole
         learned = self.objective.learn(union, round)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -224,7 +224,7 @@ class Loop:
         shard.unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
         seconds = {"refresh_seconds": sampled - started, "learn_seconds": time.monotonic() - sampled}
-        told = {name: round_seconds(one) for name, one in seconds.items()} | notes | round.notes
+        told = {name: round_seconds(one) for name, one in seconds.items()} | round.notes
         self.cursor.rounds.append({"round": round.index, **told})
         self.cursor.history.append({"step": self.cursor.step, "round": round.index, **told})
         self.accelerator.log({f"round/{name}": value for name, value in told.items()}, step=self.cursor.step)

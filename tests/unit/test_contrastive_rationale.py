@@ -311,6 +311,21 @@ def test_votes_of_samples_set_aside_make_no_sample_in_use_a_negative() -> None:
     assert sides(replace(one, rejected=())) == ([1, 2], [0, 3])
 
 
+def test_a_round_without_any_bad_rationale_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
+    objective = ContrastiveRationale(judge=None, negatives="teacher")
+    for index in (0, 1):
+        round, _ = round_of(None, index)
+        objective.learn(objective.refresh([said("yes"), said("yes", "yes")], round), round)
+        told = capsys.readouterr().err
+        assert ("no bad rationale to push away from (no bad rationale: 2 items)" in told) == (index == 0)
+    round, _ = round_of(None, 0)
+    objective.learn(objective.refresh([said("yes", "yes", "no")], round), round)
+    replace(objective, negative_weight=0.0).learn([said("yes")], round)
+    waits = ContrastiveRationale(judge=None, negatives="student", early="teacher")
+    waits.learn(waits.refresh([said("yes", "yes")], round), round)
+    assert capsys.readouterr().err == ""
+
+
 def test_gold_is_what_the_task_says_it_is() -> None:
     from lmdistill.tasks.svamp import Svamp
 
@@ -414,7 +429,7 @@ def test_negative_sources_are_a_setting() -> None:
     with torch.no_grad():
         for p in student.parameters():
             p.zero_()
-    assert any(float(p.abs().sum()) > 0 for p in made["initial"].module.parameters()), "it is a copy"
+    assert any(float(p.detach().abs().sum()) > 0 for p in made["initial"].module.parameters()), "it is a copy"
     round, ring = round_of(student, 40, made)
     assert [r.source for r in fixed.refresh(items, round)[0].negatives] == ["student@round-0"]
     assert ring.asked == [] and fixed.lags == 0

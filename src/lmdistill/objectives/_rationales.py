@@ -81,12 +81,14 @@ def split(
     if positives in ("first", "all"):
         kept = _distinct(annotation.rationales)
         return Split(tuple(kept[:1] if positives == "first" else kept), (), None if kept else "no rationale in use")
+    if not any(one.text.strip() for one in annotation.rationales):
+        return Split((), (), "no rationale in use")
     winners, reason = _winners(annotation, positives, ties, labels)
     if reason is not None:
         return Split((), (), reason)
     good = _distinct([one for one in annotation.rationales if one.answer in winners])
     if not good:
-        return Split((), (), "the winning samples were set aside" if annotation.rationales else "no rationale in use")
+        return Split((), (), "the winning samples were set aside")
     spared = {*winners, *(_overruled(annotation) if positives == "majority" else ())}
     lost = [one for one in (*annotation.rationales, *annotation.rejected) if one.answer not in spared]
     bad = _distinct([one for one in lost if one.answer is not None or unparsable_is_negative])

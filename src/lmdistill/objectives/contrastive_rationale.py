@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -28,6 +29,7 @@ from lmdistill.objectives._rationales import (
     tallied,
     with_split,
 )
+from lmdistill.progress import first_process
 from lmdistill.students import Batch, Student, Targets
 from lmdistill.tasks import Task
 from lmdistill.types import Annotation, Rationale, Sampling, View
@@ -209,9 +211,24 @@ class ContrastiveRationale(Objective):
         return made
 
     def learn(self, items: Sequence[Annotation], round: Round) -> Sequence[Annotation]:
+        self._warn(items, round)
         if self.judge is None:
             return items
         return self.judge.teach(round.companions[JUDGE], items, round)  # type: ignore[attr-defined, no-any-return]
+
+    def _warn(self, items: Sequence[Annotation], round: Round) -> None:
+        """Say once, in the first round that should have bad rationales, that there are none at all."""
+        waits = self.early == "teacher" and self.negatives == "student"
+        asked = self.negative_weight > 0 and self.negatives != "none" and round.index == (self.lag if waits else 0)
+        if not asked or any(item.rationales and item.negatives for item in items) or not first_process():
+            return
+        counts = {name: count for name, count in round.notes.items() if name.startswith("without_contrast")}
+        why = ", ".join(f"{name.partition(': ')[2]}: {count:,} items" for name, count in counts.items())
+        print(
+            f"lmdistill: round {round.index} has no bad rationale to push away from ({why}). Sample the teacher "
+            "several times at a temperature above 0, or take the student's samples too (contrast.negatives: both)",
+            file=sys.stderr,
+        )
 
     # --- the loss ---
 

@@ -30,8 +30,9 @@ class MutualInformation(Objective):
     Data:      needs a label and a rationale; an item that lacks one takes no part in L_MI
     Shapes:    roles 'label' and 'rationale' as in StepByStep; part 'shared' one number per rationale row
     Differs:   `mode` 'released' is the authors' code to the digit: softmax twice, an unnormalised target, padding of
-               both branches inside the maximum. 'clean' leaves padding out, normalises the target and takes the
-               logarithm of the probabilities. The paper's own form could not be read
+               both branches inside the maximum, so that the term changes with the rows that share a micro-batch
+               (there and here: the padding is the micro-batch's own). 'clean' leaves padding out, normalises the
+               target and takes the logarithm of the probabilities. The paper's own form could not be read
     Relations: MutualInformation(shared_weight=0) is StepByStep()
     """
 

@@ -19,8 +19,9 @@ class Mi(Road):
     """
 
     labels: LabelSource = "gold"
+    label_weight: float = 0.5
     shared_weight: float = 0.1
     mode: Literal["released", "clean"] = "released"
 
     def objective(self) -> MutualInformation:
-        return MutualInformation(self.labels, shared_weight=self.shared_weight, mode=self.mode)
+        return MutualInformation(self.labels, self.label_weight, self.shared_weight, self.mode)
