@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from lmdistill import config
-from lmdistill.datacard import COLUMNS, Origin, card
+from lmdistill.datacard import COLUMNS, CUE, Origin, card
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.files import Rows, write_text, writing
 from lmdistill.render import join_rationale
+from lmdistill.rounds import rounds_of, summed_facts
 from lmdistill.store import read_manifest
 from lmdistill.tasks import Task
 from lmdistill.types import Annotation, Rationale
@@ -44,9 +45,8 @@ def origin_of(run: Path) -> tuple[Rows[Annotation], Origin]:
     asked = read_manifest(run / "annotations")
     if asked is None:
         raise StoreError(f"{run} holds no annotations; a folder that `lmdistill run` filled was expected")
-    curated = sorted(path.parent for path in run.glob("curated*/manifest.json"))
-    folder = curated[-1] if curated else run / "annotations"
-    sorted_out = read_manifest(curated[-1]) if curated else None
+    curated = rounds_of(run, "curated")
+    folder, sorted_out = curated[-1] if curated else (run / "annotations", None)
     if asked.status != "complete" or (sorted_out is not None and sorted_out.status != "complete"):
         raise StoreError(f"{run} is not finished; run the same recipe again to complete it")
     settings, counts = asked.settings, {} if sorted_out is None else sorted_out.counts
@@ -58,9 +58,24 @@ def origin_of(run: Path) -> tuple[Rows[Annotation], Origin]:
         task=settings.get("task", {}),
         steps=() if sorted_out is None else sorted_out.settings.get("steps", ()),
         funnel=() if sorted_out is None else sorted_out.facts.get("funnel", ()),
+        rounds=[
+            {"inputs": each.counts.get("examples", 0), "samples": each.settings["sampling"]["n"], "status": each.status}
+            for _, each in rounds_of(run, "annotations")
+        ],
+        asked=summed_facts(run),
+        cue=_cue_of(run) or CUE,
         set_aside={name.removeprefix(before): n for name, n in counts.items() if name.startswith(before)},
     )
     return Rows(folder / "rows.jsonl", Annotation), origin
+
+
+def _cue_of(run: Path) -> str | None:
+    """The cue that a run's students were taught, where it has one."""
+    for path in sorted(run.glob("seed-*/train")):
+        trained = read_manifest(path)
+        if trained is not None and (cue := (trained.settings.get("objective") or {}).get("cue")):
+            return str(cue)
+    return None
 
 
 def task_of(origin: Origin) -> Task:
@@ -110,7 +125,7 @@ def export_corpus(
     task: Task,
     folder: Path,
     *,
-    cue: str = "So the answer is:",
+    cue: str = CUE,
     licence: str = "",
     rejected: bool = False,
     origin: Origin | None = None,

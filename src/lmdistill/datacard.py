@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
-from lmdistill import config
+from lmdistill import config, registry
 from lmdistill.prompting import Prompter, Prompting
 from lmdistill.tasks import Task
 from lmdistill.types import Example
 
+CUE = "So the answer is:"
+FILE = re.compile(r"\.(?:jsonl?|csv|tsv|txt|parquet|ya?ml)(?:\.gz)?$", re.IGNORECASE)
 COLUMNS = {
     "id": "the input's id in its data set",
     "input": "the input as the student reads it",
@@ -29,6 +33,7 @@ COLUMNS = {
     "completion": "what it should write: rationale, cue, answer",
     "messages": "the same as a conversation of two turns",
 }
+USED = ("prompt_tokens", "completion_tokens")
 SIZES = [(1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (float("inf"), "n>1M")]
 FILES = {
     "default": "corpus.parquet",
@@ -48,6 +53,9 @@ class Origin:
     steps: Sequence[Mapping[str, Any]] = ()
     funnel: Sequence[Mapping[str, Any]] = ()
     set_aside: Mapping[str, int] = field(default_factory=dict)
+    rounds: Sequence[Mapping[str, Any]] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    cue: str = CUE
 
 
 def card(
@@ -55,7 +63,7 @@ def card(
 ) -> str:
     """The data card, in Markdown with the metadata that hubs read; `example` is shown as the teacher was asked it."""
     name = str(origin.task.get("name", type(task).__name__.lower()))
-    teachers = [str(one.get("model") or one.get("name")) for one in origin.teachers] or ["unknown"]
+    teachers = [str(public(one.get("model") or one.get("name"))) for one in origin.teachers] or ["unknown"]
     kept = counts["kept"]
     size = next(label for limit, label in SIZES if kept < limit)
     lines = [
@@ -93,19 +101,49 @@ def card(
 def _asked(origin: Origin) -> list[str]:
     if not origin.teachers:
         return []
+    asked = not _recorded(origin)  # of recorded answers it is not known here how they were asked
     sampling = {key: value for key, value in origin.sampling.items() if value not in ((), [], None)}
-    parts = [
+    parts: list[tuple[str, Any]] = [
         ("teacher", origin.teachers[0] if len(origin.teachers) == 1 else list(origin.teachers)),
-        ("prompting", {key: value for key, value in origin.prompting.items() if value is not None}),
-        ("sampling", sampling),
+        ("prompting", {key: value for key, value in origin.prompting.items() if value is not None and asked}),
+        ("sampling", sampling if asked else {}),
         ("task", origin.task),
     ]
-    block = [f"- {name}: `{json.dumps(value, ensure_ascii=False)}`" for name, value in parts]
+    block = [f"- {name}: `{json.dumps(public(value), ensure_ascii=False)}`" for name, value in parts if value]
+    for number, one in enumerate(origin.rounds if len(origin.rounds) > 1 else (), 1):
+        stopped = "" if one["status"] == "complete" else f" (it ended early: {one['status']})"
+        block.append(f"- round {number}: {one['inputs']:,} inputs, {one['samples']:,} samples each{stopped}")
+    if origin.asked.get("requests"):
+        tokens = [f"{origin.asked.get(name, 0):,} {name.replace('_', ' ')}" for name in USED]
+        block.append(f"- used in all: {origin.asked['requests']:,} requests, {', '.join(tokens)}")
     return ["## How it was asked", "", *block, ""]
 
 
+def _recorded(origin: Origin) -> bool:
+    """Whether nobody was asked: somebody else's answers were read, and how they were asked is not known here."""
+    names = [str(one.get("name", "")) for one in origin.teachers]
+    known = registry.names("teachers")
+    return bool(names) and all(name in known and registry.load("teachers", name).recorded for name in names)
+
+
+def public(value: Any) -> Any:
+    """Settings as others may read them: of a file its name alone, not where it lay.
+
+    >>> public({"path": "/home/me/data/a.csv", "model": "Qwen/Qwen3-0.6B", "files": ["data/b.jsonl.gz"]})
+    {'path': 'a.csv', 'model': 'Qwen/Qwen3-0.6B', 'files': ['b.jsonl.gz']}
+    """
+    if isinstance(value, Mapping):
+        return {key: public(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [public(item) for item in value]
+    if not isinstance(value, str) or "\n" in value or "://" in value:
+        return value
+    local = value.startswith(("~/", "./", "../")) or PurePath(value).is_absolute() or FILE.search(value)
+    return PurePath(value).name or value if local else value
+
+
 def _prompt(task: Task, origin: Origin, example: Example | None) -> list[str]:
-    if example is None or not origin.prompting:
+    if example is None or not origin.prompting or _recorded(origin):
         return []
     prompting = config.build(Prompting, origin.prompting)
     if prompting.exemplar_file is not None and not prompting.exemplar_file.exists():

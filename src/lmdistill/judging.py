@@ -48,7 +48,12 @@ Better: B
 Better: tie"""
 
 _VERDICT = re.compile(
-    r"\bbetter\s*(?:is)?\s*[:=]\s*[*_(\"']*\s*(?:explanation\s+)?(a|b|tie|both|neither)\b", re.IGNORECASE
+    r"""\bbetter\s*(?:is)?\s*[:=]\s*[*_("']*\s*(?:explanation\s+)?
+    (?:
+      (?:an?\s+)?(tie|both|neither|draw)\b
+    | (a|b)\b(?![*_)"']*\s*(?:or|and|/)\s*(?:explanation\s+)?[*_("']*[ab]\b)  # 'A or B' chooses neither
+    )""",
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
@@ -179,12 +184,14 @@ def read_verdict(text: str) -> str | None:
 
     >>> read_verdict("A is short. Better: **B**"), read_verdict("Better: neither"), read_verdict("I like A")
     ('b', 'tie', None)
+    >>> read_verdict("Better: A or B?"), read_verdict("Better: A tie")
+    (None, 'tie')
     """
     found = _VERDICT.findall(text)
     if not found:
         return None
-    last: str = found[-1].lower()
-    return last if last in ("a", "b") else "tie"
+    _, side = found[-1]
+    return str(side).lower() or "tie"
 
 
 def summed(verdicts: Mapping[str, Verdict | None]) -> Compared:

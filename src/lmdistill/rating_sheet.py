@@ -29,11 +29,11 @@ def write_sheet(pairs: Sequence[Pair], folder: Path, title: str = "Which explana
     """Write `sheet.csv`, `sheet.html` (the same as a page that saves a CSV) and `key.json`.
 
     Raises:
-        StoreError: the folder cannot be written, or its key belongs to other pairs.
+        StoreError: the folder cannot be written, or its key is damaged or belongs to other pairs.
     """
     key = {"pairs": {str(i): asdict(pair) for i, pair in enumerate(pairs, 1)}}
     path = folder / "key.json"
-    if path.exists() and digest(json.loads(path.read_text(encoding="utf-8"))) != digest(key):
+    if path.exists() and digest([asdict(pair) for pair in _key(folder).values()]) != digest([*key["pairs"].values()]):
         raise StoreError(f"{path} is the key of other pairs, whose ratings would be lost; choose another folder")
     write_json(path, key)
     table = io.StringIO()
@@ -54,7 +54,8 @@ def read_sheets(folder: Path, sheets: Sequence[Path]) -> Compared:
     """The outcome of one table for each rater: a pair's verdict is the majority of those who gave one.
 
     Raises:
-        DataError: a table without the columns 'pair' and 'better', an unknown pair, an unreadable verdict.
+        DataError: a table without the columns 'pair' and 'better', an unknown pair or one that is rated twice, an
+            unreadable verdict.
         StoreError: `folder/key.json` is missing or damaged.
     """
     pairs = _key(folder)
@@ -87,7 +88,7 @@ def _key(folder: Path) -> dict[str, Pair]:
         read = json.loads(path.read_text(encoding="utf-8"))
         return {number: Pair(**pair) for number, pair in read["pairs"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"{path} cannot be read ({error}); the folder that the sheet was written to was expected"
+        message = f"{path} cannot be read ({error}); an undamaged key.json, as the sheet was written with, was expected"
         raise StoreError(message) from error
 
 
@@ -110,6 +111,8 @@ def _ratings(path: Path, pairs: Mapping[str, Pair]) -> dict[str, str]:
             raise DataError(f"pair {number!r} is not in the key", path=path, line=reader.line_num)
         if said and said not in BETTER:
             raise DataError(f"better: {said!r} is none of left, right, tie", path=path, line=reader.line_num)
+        if said and number in found:
+            raise DataError(f"pair {number} is rated twice; leave one of its rows", path=path, line=reader.line_num)
         if said:
             found[number] = BETTER[said]
     return found

@@ -103,3 +103,61 @@ def test_nothing_to_export_and_no_run(run: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "nothing is left behind"
     with pytest.raises(StoreError, match="holds no annotations"):
         origin_of(tmp_path)
+
+
+def test_the_cue_is_that_of_the_run(tmp_path: Path) -> None:
+    from lmdistill.objectives.rationale_then_label import RationaleThenLabel
+    from lmdistill.students.causal import Causal
+    from lmdistill.train import TrainSettings, train
+
+    made = annotate(TASK, Scripted(), TASK.examples("train")[:4], folder=tmp_path / "annotations")
+    objective = RationaleThenLabel("Therefore I say:")
+    texts = [f"{one.example.input} {one.rationales[0].text} Therefore I say:" for one in made]
+    student = Causal(preset="nano").open(texts, seed=0)
+    settings = TrainSettings(steps=1, batch_size=4, device="cpu")
+    train(student, objective, list(made), settings=settings, folder=tmp_path / "seed-0" / "train")
+    for more, cue in ((), "Therefore I say:"), (("--cue", "Thus"), "Thus"):
+        out = tmp_path / cue
+        result = CliRunner().invoke(app, ["export-corpus", str(tmp_path), "--out", str(out), *more])
+        assert result.exit_code == 0, result.output
+        rows = [json.loads(line) for line in (out / "prompt_completion.jsonl").open()]
+        assert all(f" {cue} " in row["completion"] for row in rows)
+        assert f"then `{cue}`" in (out / "README.md").read_text()
+
+
+def test_the_card_of_recorded_answers_tells_no_prompt_and_no_place(tmp_path: Path) -> None:
+    from lmdistill.tasks.table import Table
+    from lmdistill.teachers.replay import Replay
+
+    data = tmp_path / "deep" / "questions.jsonl"
+    data.parent.mkdir()
+    told = [("1+1?", "2", "one and one . so the answer is 2"), ("2+1?", "3", "more . so the answer is 3")]
+    lines = [json.dumps(dict(zip(("question", "label", "said"), row, strict=True))) for row in told]
+    data.write_text("\n".join(lines))
+    task = Table(train=data, input="question", label="label")
+    teacher = Replay(path=data, text="said", match="input", id_column="question", model="/models/somebody-7b")
+    annotate(task, teacher, task.examples("train"), folder=tmp_path / "run" / "annotations")
+    rows, origin = origin_of(tmp_path / "run")
+    export_corpus(rows, task, tmp_path / "out", origin=origin)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert str(tmp_path) not in text and "/models" not in text
+    assert '"questions.jsonl"' in text and "somebody-7b" in text
+    assert "A prompt as it was sent" not in text and "prompting" not in text and "- sampling" not in text
+
+
+def test_the_card_lists_every_round_and_the_last_one_is_exported(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(run, tmp_path / "run")
+    sampling = Sampling(n=8, temperature=1.0, max_tokens=100)
+    asked = TASK.examples("train")[:5]
+    for number in (2, 10):
+        folder = tmp_path / "run" / f"annotations-again-{number}"
+        again = annotate(TASK, Scripted(error_rate=0.3), asked, folder=folder, sampling=sampling, known=4)
+        curate(again, TASK, RandomK(number), folder=tmp_path / "run" / f"curated-again-{number}")
+    rows, origin = origin_of(tmp_path / "run")
+    assert origin.steps[0]["k"] == 10, "the tenth round is the last, not the second"
+    export_corpus(rows, TASK, tmp_path / "out", origin=origin)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "- round 1: 30 inputs, 4 samples each\n- round 2: 5 inputs, 8 samples each\n" in text
+    assert f"- used in all: {origin.asked['requests']:,} requests" in text and origin.asked["rounds"] == 3

@@ -96,6 +96,25 @@ def test_only_pairs_that_both_have_right() -> None:
         pairs_of(predictions("a", right=0), predictions("b"), only="both_right", task=task)
 
 
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("Better: A or B?", None),
+        ("Better: **A** or **B**", None),
+        ("Better: Explanation A or Explanation B? I say\nBetter: B", "b"),
+        ("Better: A/B", None),
+        ("Better: A and B", None),
+        ("Better: A tie", "tie"),
+        ("Better: a draw", "tie"),
+        ("Better: A, and B is worse", "a"),
+        ("Better: A. Or so.", "a"),
+        ("Better: (B)", "b"),
+    ],
+)
+def test_a_verdict_names_one_side(text: str, verdict: str | None) -> None:
+    assert read_verdict(text) == verdict
+
+
 @given(st.text())
 def test_any_text_is_read(text: str) -> None:
     assert read_verdict(text) in (None, "a", "b", "tie")
@@ -163,6 +182,7 @@ def test_bad_sheets_are_named(tmp_path: Path) -> None:
         ("pair,choice\n1,left\n", "no column 'better'"),
         ("pair,better\n9,left\n", "pair '9' is not in the key"),
         ("pair,better\n1,good\n", "'good' is none of left, right, tie"),
+        ("pair,better\n1,left\n2,\n1,right\n", "pair 1 is rated twice"),
     ):
         bad.write_text(text)
         with pytest.raises(DataError, match=message):
@@ -172,6 +192,14 @@ def test_bad_sheets_are_named(tmp_path: Path) -> None:
     (tmp_path / "key.json").write_text(json.dumps({"pairs": {"1": {}}}))
     with pytest.raises(StoreError, match=r"key\.json cannot be read"):
         read_sheets(tmp_path, [bad])
+    (tmp_path / "key.json").write_text("{broken")
+    with pytest.raises(StoreError, match=r"key\.json cannot be read"):
+        write_sheet(pairs_of(predictions("good", 3), predictions("bad", 3)), tmp_path)
+
+
+def test_a_sheet_is_written_again_for_the_same_pairs(tmp_path: Path) -> None:
+    for _ in range(2):
+        write_sheet(pairs_of(predictions("good", 3), predictions("bad", 3)), tmp_path)
 
 
 def test_the_sheet_from_the_command_line(tmp_path: Path) -> None:

@@ -149,6 +149,8 @@ class TeacherSettings(ABC):
 
     keeps: ClassVar[bool] = True
     """Whether answers are worth keeping between runs (False: they are made again for nothing)."""
+    recorded: ClassVar[bool] = False
+    """Whether nobody is asked: what somebody answered earlier is read."""
     operational: ClassVar[frozenset[str]] = frozenset()
     """Settings that change how answers are fetched but not what they are: they are no part of a run's identity."""
 

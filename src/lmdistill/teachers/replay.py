@@ -30,6 +30,7 @@ class Replay(TeacherSettings):
     """
 
     keeps: ClassVar[bool] = False
+    recorded: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset({"path"})  # what stands in the file counts
 
     path: Path
