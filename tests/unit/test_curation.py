@@ -326,6 +326,26 @@ def test_leak(text: str, answer: str | None, reason: str | None) -> None:
     assert outcome(Leak(), before)[1] == ({} if reason is None else {0: reason})
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "genuine"),
+    [
+        ("5 + 5 = 10", "10", True),
+        ("5+5", "10", True),
+        ("10 - 5 = 5", "5", True),
+        ("10-5=5", "5", True),
+        ("$5 * 5 is $25.", "25", True),
+        ("5 and 5 is 10", "10", True),
+        ("10 / 2 = 5 , so 5", "5", True),
+        ("So the answer is 10. 10", "10", False),
+        ("the date is 2020-05-01", "2020-05-01", False),
+        ("10 or 10", "10", False),
+    ],
+)
+def test_a_step_of_few_different_numbers_is_a_reason(text: str, answer: str, genuine: bool) -> None:
+    before = Annotation(Example("1", "Tom has 5 apples and gets 5 more. How many?", answer), (Rationale(text, answer),))
+    assert outcome(Leak(), before)[1] == ({} if genuine else {0: "merely states the answer"})
+
+
 def test_leak_numbers() -> None:
     before = annotation(Rationale("15 + 18 = 33", "33"), Rationale("It is 33.", "33"), input="15 balls and 18 bats?")
     assert outcome(Leak(), before) == ([0], {1: "merely states the answer"})

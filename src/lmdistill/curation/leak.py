@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 
 from lmdistill.curation import Curation
@@ -10,6 +11,15 @@ from lmdistill.curation._words import EMPTY, shingles, words
 from lmdistill.errors import ConfigError
 from lmdistill.tasks import Task
 from lmdistill.types import Annotation, Rationale
+
+_STEP = re.compile(
+    r"""\d\s*(?:[+*×÷]|\b(?:plus|minus|times|x)\b)\s*\$?\d
+    | \d\s+[-/−]\s+\$?\d
+    | \d\s*[-/−]\s*\$?\d[\d.,]*\s*=
+    | \d\s+and\s+\$?\d[\d.,]*\s+(?:is|are|makes?|gives?|equals?)\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""An operation on two numbers; a date (2020-05-01) is none."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +29,7 @@ class Leak(Curation):
     Data:      needs rationales and the answer each led to
     Equation:  own words = words of the rationale - words of its answer - empty words; copied = share of its runs of
                three words that stand in the input, the answer, or the input followed by the answer
+               (an operation counts as one more own word: '5 + 5 = 10' and '10 - 5 = 5' are reasons)
     Differs:   (no paper) DSS and KARD train on such rationales as they come
     """
 
@@ -43,7 +54,7 @@ class Leak(Curation):
             known = set(shingles([*source, *words(one.answer or "")], min(3, len(said))))
             if not said:
                 dropped.append((one, "empty"))
-            elif len(own) < self.own_words:
+            elif len(own) + bool(_STEP.search(one.text)) < self.own_words:
                 dropped.append((one, "merely states the answer"))
             elif sum(run in known for run in runs) >= self.copied * len(runs):
                 dropped.append((one, "merely copies the input"))

@@ -17,7 +17,8 @@ class RandomK(Curation):
 
     Paper:     SCoTD, arXiv 2306.14050, down-sampling study: the baseline of the other selections (k = 5 of 30)
     Data:      needs rationales; an input with k or fewer keeps all
-    Differs:   the draw depends on the run's seed and the input's id only, so a resumed run repeats it
+    Differs:   the draw depends on the input's id and on the seed given to `curate` only, so a resumed run repeats it;
+               recipes give none, so that the students of all seeds learn from the same rationales
     """
 
     k: int = 5
