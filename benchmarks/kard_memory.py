@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lmdistill import config, registry
+from lmdistill.codec import digest
 
 FACTS = (300, 1000, 3000, 10_000, 30_000)
 ARMS = {"from memory (rd)": "rd", "with passages (kard)": "kard"}
@@ -49,25 +50,30 @@ def settings(facts: int, seed: int, arm: str, arguments: argparse.Namespace) -> 
     return found
 
 
+def wanted_of(facts: int, seed: int, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything that a cell's figure follows from: a row that says all of it is not computed again."""
+    found = {"facts": facts, "arm": name, "seed": seed, "steps": arguments.steps}
+    found |= {"train": arguments.train, "test": arguments.test}
+    reads = ARMS[name] == "kard"
+    return found | {"silver": arguments.silver if reads else "", "passages": arguments.passages if reads else 0}
+
+
+def same(one: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether a row is of this cell."""
+    return all(one.get(key) == value for key, value in wanted.items())
+
+
 def cell(facts: int, seed: int, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train and measure one student."""
     recipe = ARMS[name]
     started = time.process_time()
-    folder = (
-        arguments.out
-        / "runs"
-        / f"{recipe}-{facts}-{seed}-{arguments.steps}"
-        / (arguments.silver if recipe == "kard" else "")
-    )
+    wanted = wanted_of(facts, seed, name, arguments)
+    folder = arguments.out / "runs" / f"{recipe}-{facts}-{seed}-{digest(wanted)}"
     report = config.build(registry.load("recipes", recipe), settings(facts, seed, recipe, arguments)).run(folder)
     accuracy = report.metrics["accuracy"]
     hits = report.metrics.get(f"hits@{arguments.passages}")
     return {
-        "facts": facts,
-        "arm": name,
-        "seed": seed,
-        "steps": arguments.steps,
-        "silver": arguments.silver if recipe == "kard" else "",
+        **wanted,
         "accuracy": round(accuracy.value, 4),
         "n": accuracy.n,
         "hits": None if hits is None else round(hits.value, 4),
@@ -138,17 +144,17 @@ def main() -> None:
     chosen = [arm for arm, recipe in ARMS.items() if recipe in arguments.arms]
     wanted = [(facts, seed, arm) for seed in arguments.seeds for facts in arguments.facts for arm in chosen]
     for facts, seed, arm in [] if arguments.table else wanted:
-        known = {"facts": facts, "seed": seed, "arm": arm, "steps": arguments.steps}
-        known["silver"] = arguments.silver if ARMS[arm] == "kard" else ""
-        if any(all(one.get(key, "") == value for key, value in known.items()) for one in cells):
+        known = wanted_of(facts, seed, arm, arguments)
+        if any(same(one, known) for one in cells):
             continue
         cells.append(cell(facts, seed, arm, arguments))
         with path.open("a") as file:
             file.write(json.dumps(cells[-1]) + "\n")
         print(json.dumps(cells[-1]), flush=True)
-    print("\n".join(table(cells)))
-    if arguments.plot and cells:
-        plot(cells, arguments.plot)
+    own = [one for one in cells if same(one, wanted_of(one["facts"], one["seed"], one["arm"], arguments))]
+    print("\n".join(table(own)))  # rows of other settings stay in the file
+    if arguments.plot and own:
+        plot(own, arguments.plot)
 
 
 if __name__ == "__main__":

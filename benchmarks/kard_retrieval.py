@@ -16,12 +16,13 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmdistill.codec import digest
+from lmdistill.config import settings_of as component_settings
 from lmdistill.ground import Queries, candidates, ground
 from lmdistill.knowledge import Held
 from lmdistill.objectives.rationale_reranking import RationaleReranking
@@ -33,6 +34,8 @@ from lmdistill.train import TrainSettings, train
 from lmdistill.types import Annotation, Example, Passage, Rationale
 
 KS = (1, 5, 10)
+BASELINES = 8
+"""Rows of `baselines` for a corpus: two presets, two queries, dev and training questions."""
 KINDS = {"cross_encoder": CrossEncoder, "late_interaction": LateInteraction, "dual_encoder": DualEncoder}
 KNOWN: dict[str, dict[str, Any]] = {}
 """What a frozen encoder said of each text: the same for all seeds."""
@@ -122,19 +125,23 @@ def hits_at(items: Sequence[Annotation], hits: Sequence[Sequence[Any]]) -> list[
     return [round(sum(column) / len(found), 4) for column in zip(*found, strict=True)]
 
 
-def baselines(name: str, corpus: Corpus) -> Iterator[dict[str, Any]]:
-    """BM25 by question, and by question and rationale where the dev questions have one."""
+def baselines(name: str, corpus: Corpus, there: Collection[tuple[str, str]] = ()) -> Iterator[dict[str, Any]]:
+    """BM25 by question, and by question and rationale, but for the (ranking, questions) that are `there` already.
+
+    A side without a rationale has a row without figures, so that it counts as done.
+    """
     for preset in ("anserini", "lucene"):
         retriever = BM25(preset=preset).open(Held(corpus.passages))
         for who, items in (("dev", corpus.dev), ("train", corpus.train)):
-            found = ground(items, retriever, k=max(KS), by="question")
             own = {"corpus": name, "n": len(items), "questions": who}
-            yield {**own, "ranking": f"bm25 {preset}, question", "hits": hits_at(items, [i.hits for i in found])}
-            some = [replace(item, rationales=item.rationales[:1]) for item in items if item.rationales]
-            if some:
+            if (ranking := f"bm25 {preset}, question", who) not in there:
+                found = ground(items, retriever, k=max(KS), by="question")
+                yield {**own, "ranking": ranking, "hits": hits_at(items, [i.hits for i in found])}
+            if (ranking := f"bm25 {preset}, question + rationale", who) not in there:
+                some = [replace(item, rationales=item.rationales[:1]) for item in items if item.rationales]
                 found = ground(some, retriever, k=max(KS), by="rationale", queries=SILVER)
-                hits = hits_at(some, [item.rationales[0].hits for item in found])
-                yield {**own, "n": len(some), "ranking": f"bm25 {preset}, question + rationale", "hits": hits}
+                hits = hits_at(some, [item.rationales[0].hits for item in found]) if some else []
+                yield {**own, "n": len(some), "ranking": ranking, "hits": hits}
 
 
 def settings_of(kind: str, encoder: str, arguments: argparse.Namespace) -> tuple[Any, TrainSettings]:
@@ -168,6 +175,29 @@ def ranking_of(kind: str, encoder: str, arguments: argparse.Namespace) -> str:
     return f"{kind}, {encoder}{', frozen' if frozen else ''}, {arguments.steps} steps"
 
 
+def wanted_of(name: str, kind: str, encoder: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything that a cell's figures follow from: a row that says all of it is not computed again."""
+    spec, training = settings_of(kind, encoder, arguments)
+    wanted = {
+        "corpus": name,
+        "ranking": ranking_of(kind, encoder, arguments),
+        "seed": seed,
+        "reranker": {**component_settings(spec), "model": encoder},
+        "train": component_settings(training),
+        "loss": arguments.loss,
+        "train_limit": arguments.train_limit,
+        "per_list": arguments.per_list,
+        "candidates": arguments.candidates,
+    }
+    found: dict[str, Any] = json.loads(json.dumps(wanted))  # as a row is read back
+    return found
+
+
+def same(one: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether a row is of this cell."""
+    return all(one.get(key) == value for key, value in wanted.items())
+
+
 def cell(name: str, kind: str, encoder: str, seed: int, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Train one reranker and rank the dev questions' candidates with it."""
     corpus = CORPORA[name]()
@@ -189,27 +219,12 @@ def cell(name: str, kind: str, encoder: str, seed: int, arguments: argparse.Name
     before = ranked(reranker) if seed == 0 else None
     objective = RationaleReranking(loss_kind=arguments.loss, keep_best=True)
     started = time.monotonic()
-    key = digest(
-        [
-            name,
-            kind,
-            encoder,
-            seed,
-            arguments.steps,
-            arguments.loss,
-            arguments.rate,
-            arguments.train_limit,
-            arguments.tune,
-        ]
-    )
-    trained = train(reranker, objective, pairs, settings=training, folder=out / "runs" / key, seed=seed)
+    wanted = wanted_of(name, kind, encoder, seed, arguments)
+    folder = out / "runs" / digest(wanted)
+    trained = train(reranker, objective, pairs, settings=training, folder=folder, seed=seed)
     return {
-        "corpus": name,
-        "ranking": ranking_of(kind, encoder, arguments),
-        "seed": seed,
+        **wanted,
         "n": len(corpus.dev),
-        "steps": arguments.steps,
-        "loss": arguments.loss,
         "untrained": before,
         "hits": ranked(trained.student),
         "bound": hits_at_any(corpus.dev, found),
@@ -227,20 +242,25 @@ def hits_at_any(items: Sequence[Annotation], found: Sequence[Annotation]) -> flo
 
 
 def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Markdown rows: mean over seeds and, with several, their standard deviation."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    """Markdown rows: mean over seeds and, with several, their standard deviation; only equal settings share a row."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for one in cells:
-        if one.get("questions", "dev") == "dev":
-            groups.setdefault((one["corpus"], one["ranking"]), []).append(one)
-    yield "| corpus | ranking | seeds | hit@1 | hit@5 | hit@10 |"
-    yield "|---|---|---|---|---|---|"
-    for (corpus, ranking), own in sorted(groups.items()):
+        if one.get("questions", "dev") == "dev" and one["hits"]:
+            regime = ", ".join(
+                f"{name} {one[name]}" for name in ("train_limit", "per_list", "candidates") if name in one
+            )
+            rate = one.get("train", {}).get("learning_rate")
+            regime += f", rate {rate:g}, {one['loss']}" if rate else ""
+            groups.setdefault((one["corpus"], one["ranking"], regime), []).append(one)
+    yield "| corpus | ranking | settings | seeds | hit@1 | hit@5 | hit@10 |"
+    yield "|---|---|---|---|---|---|---|"
+    for (corpus, ranking, regime), own in sorted(groups.items()):
         shown = []
         for place in range(len(KS)):
             values = [one["hits"][place] for one in own]
             spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
             shown.append(f"{statistics.mean(values):.3f}{spread}")
-        yield f"| {corpus} | {ranking} | {len(own)} | {' | '.join(shown)} |"
+        yield f"| {corpus} | {ranking} | {regime} | {len(own)} | {' | '.join(shown)} |"
 
 
 def main() -> None:
@@ -274,16 +294,16 @@ def main() -> None:
 
     names = [] if arguments.table else arguments.only or list(CORPORA)
     for name in names:
-        if not any(one["corpus"] == name and one["ranking"].startswith("bm25") for one in cells):
-            for one in baselines(name, CORPORA[name]()):
+        there = {(one["ranking"], one["questions"]) for one in cells if one["corpus"] == name and "questions" in one}
+        if len(there) < BASELINES:  # a killed run left some of them
+            for one in baselines(name, CORPORA[name](), there):
                 keep(one)
     for seed in arguments.seeds:
         for name in names:
             for encoder in arguments.encoder or ("minilm", "scratch"):
                 for kind in arguments.kind or ("late_interaction", "cross_encoder"):
-                    wanted = {"corpus": name, "ranking": ranking_of(kind, encoder, arguments), "seed": seed}
-                    wanted |= {"steps": arguments.steps, "loss": arguments.loss}
-                    if not any(all(one.get(key) == value for key, value in wanted.items()) for one in cells):
+                    wanted = wanted_of(name, kind, encoder, seed, arguments)
+                    if not any(same(one, wanted) for one in cells):
                         keep(cell(name, kind, encoder, seed, arguments, arguments.out))
     print("\n".join(table(cells)))
 

@@ -4,7 +4,8 @@
 
 Passages of about 100 words drawn from a Zipfian vocabulary, 100 queries of 60 terms, the best 100 passages, one thread.
 Every cell runs in a process of its own, so that its peak memory is its own; it is a line of RESULTS/cells.jsonl, and is
-not computed again. bm25s keeps its tokens and passages in Python lists, as its README shows; ours writes to disk.
+not computed again. Ours and bm25s must give the same scores and, up to ties, the same passages, or the program ends
+with what differs. bm25s keeps its tokens and passages in Python lists, as its README shows; ours writes to disk.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 TERMS, K, QUERIES, VOCABULARY, WORDS = 60, 100, 100, 200_000, 100
+COMPARED, CLOSE = 10, 1e-4
+"""Queries whose rankings are compared between engines, and how close equal scores are."""
 
 
 def word(number: int) -> str:
@@ -100,7 +103,7 @@ def ours(size: int, folder: Path) -> dict[str, Any]:
         "peak_mb_indexing": indexed,
         "queries_per_cpu_s": QUERIES / seconds,
         "with_texts_per_cpu_s": QUERIES / with_texts,
-        "first": [found[0][0][0], round(found[0][0][1], 3)],
+        "rankings": found[:COMPARED],
     }
 
 
@@ -131,7 +134,10 @@ def plain_bm25s(size: int, folder: Path) -> dict[str, Any]:
         "disk_mb": disk,
         "peak_mb_indexing": indexed,
         "queries_per_cpu_s": QUERIES / seconds,
-        "first": [int(rows[0][0]), round(float(scores[0][0]), 3)],
+        "rankings": [
+            [(int(row), float(score)) for row, score in zip(own, given, strict=True) if score > 0]
+            for own, given in zip(rows[:COMPARED], scores[:COMPARED], strict=True)
+        ],
     }
 
 
@@ -150,7 +156,45 @@ def plain_rank_bm25(size: int, folder: Path) -> dict[str, Any]:
     return {"index_cpu_s": index_seconds, "peak_mb_indexing": peak(), "queries_per_cpu_s": len(asked) / seconds}
 
 
+Ranking = Sequence[Sequence[float]]
+"""(row, score) of the best passages, best first."""
+
+
+def difference(one: Ranking, other: Ranking) -> str | None:
+    """Where two rankings of a query differ, but for the order and the choice among equal scores; None: nowhere."""
+    if len(one) != len(other):
+        return f"{len(one)} passages against {len(other)}"
+    for place, ((_, mine), (_, theirs)) in enumerate(zip(one, other, strict=True)):
+        if abs(mine - theirs) > CLOSE:
+            return f"score {mine:.5f} against {theirs:.5f} at place {place + 1}"
+    last = one[-1][1] if one else 0.0
+    for a, b in ((one, other), (other, one)):
+        scores = {int(row): score for row, score in b}
+        for row, score in a:
+            if abs(scores.get(int(row), last) - score) > CLOSE:
+                return f"passage {int(row)} with score {score:.5f} is missing on one side, or scored otherwise there"
+    return None
+
+
+def disagreements(cells: Sequence[dict[str, Any]]) -> tuple[list[int], list[str]]:
+    """The sizes at which ours and bm25s were both measured, and what differs there, by size and query."""
+    found = []
+    by = {(one["engine"], one["passages"]): one["rankings"] for one in cells if "rankings" in one}
+    sizes = sorted({size for engine, size in by if engine == "ours" and ("bm25s", size) in by})
+    for size in sizes:
+        for query, (mine, theirs) in enumerate(zip(by["ours", size], by["bm25s", size], strict=True)):
+            wrong = difference(mine, theirs)
+            if wrong:
+                found.append(f"{size:,} passages, query {query}: {wrong}")
+    return sizes, found
+
+
 ENGINES = {"ours": ours, "bm25s": plain_bm25s, "rank_bm25": plain_rank_bm25}
+
+
+def whole(cell: dict[str, Any]) -> bool:
+    """Whether a row says all that it should: those of an earlier version told no rankings."""
+    return cell["engine"] == "rank_bm25" or "rankings" in cell
 
 
 def run_cell(engine: str, size: int, out: Path) -> dict[str, Any]:
@@ -188,15 +232,22 @@ def main() -> None:
         for engine in arguments.engines:
             if engine == "rank_bm25" and size > 30_000:
                 continue
-            if not any(one["engine"] == engine and one["passages"] == size for one in cells):
+            if not any(one["engine"] == engine and one["passages"] == size and whole(one) for one in cells):
                 cells.append(run_cell(engine, size, arguments.out))
                 with path.open("a") as file:
                     file.write(json.dumps(cells[-1]) + "\n")
-                print(json.dumps(cells[-1]), flush=True)
+                print(json.dumps({key: value for key, value in cells[-1].items() if key != "rankings"}), flush=True)
     names = ["base_cpu_s", "index_cpu_s", "open_s", "disk_mb", "peak_mb_indexing", "queries_per_cpu_s"]
     print(f"| passages | engine | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}")
     for one in cells:
+        if not whole(one):
+            continue
         print(f"| {one['passages']:,} | {one['engine']} | {' | '.join(str(one.get(name, '')) for name in names)} |")
+    sizes, wrong = disagreements(cells)
+    if wrong:
+        raise SystemExit("\n".join(["ours and bm25s differ:", *wrong]))
+    for size in sizes:
+        print(f"{size:,} passages: the best {K} of {COMPARED} queries are bm25s's, scores to {CLOSE:g}")
 
 
 if __name__ == "__main__":

@@ -206,16 +206,27 @@ def _ids(path: Path, starts: Any, opened: Stage) -> Any:
         for row in range(len(starts)):
             ids[row] = hash_of(read(row).id)
         order = np.argsort(ids, kind="stable")
-        same = ids[order[1:]] == ids[order[:-1]]
+        taken, given = ids[order], set[int]()
+        same = taken[1:] == taken[:-1]
         number = 1
         for place in np.flatnonzero(same).tolist():
             number = number + 1 if place and same[place - 1] else 2
             row = int(order[place + 1])
             passage = read(row)
+            while (new := hash_of(f"{passage.id}~{number}")) in given or _holds(taken, new):
+                number += 1
+            given.add(new)
             opened.count("duplicate_ids_renamed")
             opened.manifest.facts.setdefault("first duplicate id", passage.id)
             renamed = Passage(f"{passage.id}~{number}", passage.text, passage.title)
             starts[row] = file.seek(0, os.SEEK_END)
             file.write(to_line(renamed).encode() + b"\n")
-            ids[row] = hash_of(renamed.id)
+            ids[row] = new
     return ids
+
+
+def _holds(ascending: Any, value: int) -> bool:
+    import numpy as np
+
+    place = int(np.searchsorted(ascending, np.uint64(value)))
+    return place < len(ascending) and int(ascending[place]) == value

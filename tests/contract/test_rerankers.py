@@ -187,3 +187,63 @@ def test_the_trained_dual_encoder_opens_as_a_dense_retriever(trained_of: Callabl
         by_search = {hit.passage.id: hit.score * 2000 for hit in retriever.search(pair.query, 6)}
         by_rerank = {hit.passage.id: hit.score for hit in trained.student.rerank(pair.query, hits(PASSAGES), 6)}
         assert by_search == pytest.approx(by_rerank, rel=0.02, abs=20)
+
+
+def test_a_classifier_with_low_rank_updates_trains_its_head_too(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    reranker = opened("cross_encoder", lora_rank=2)
+    trainable = {name for name, p in reranker.named_parameters() if p.requires_grad}
+    assert any("classifier" in name for name in trainable) and any("pooler" in name for name in trainable)
+    assert not any("embeddings" in name for name in trainable)
+    before = {name: p.detach().clone() for name, p in reranker.named_parameters() if "classifier" in name}
+    settings = TrainSettings(steps=8, batch_size=6, learning_rate=1e-2, device="cpu", save_every=10_000)
+    card = {"reranker": {"name": "cross_encoder", **SETTINGS, "lora_rank": 2}}
+    trained = train(reranker, RationaleReranking(per_step=4), PAIRS, settings=settings, folder=tmp_path, card=card)
+    after = dict(trained.student.named_parameters())
+    assert any(not bool((before[name] == after[name]).all()) for name in before)
+    again = opened("cross_encoder", lora_rank=2)
+    again.load(trained.folder)
+    scores = [
+        [hit.score for hit in one.rerank(PAIRS[1].query, hits(PASSAGES), 6)]
+        for one in (trained.student, open_reranker(trained.folder), again)
+    ]
+    assert scores[1] == pytest.approx(scores[0], rel=1e-3) and scores[2] == pytest.approx(scores[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["MPNet", "DebertaV2", "ModernBert", "DistilBert"])
+def test_low_rank_updates_of_other_architectures(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    import transformers
+
+    from lmdistill.rerankers._encoded import vocabulary
+
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 32}
+    config_class = getattr(transformers, f"{kind}Config")
+    getattr(transformers, f"{kind}Model")(config_class(vocab_size=200, pad_token_id=0, **sizes)).save_pretrained(
+        tmp_path
+    )
+    vocabulary(TEXTS, 200, 64).save_pretrained(tmp_path)
+    names = ["late_interaction"] if kind == "MPNet" else ["late_interaction", "cross_encoder"]
+    for name in names:
+        own = {"name": name, "model": str(tmp_path), "max_length": 32, "lora_rank": 2}
+        reranker = config.rebuild("rerankers", own).open()
+        assert any("lora_" in n for n, p in reranker.named_parameters() if p.requires_grad)
+
+
+def test_what_no_loss_reaches_is_not_trained() -> None:
+    for name in ("late_interaction", "dual_encoder"):
+        reranker = opened(name)
+        views = [RationaleReranking(per_step=3).views(pair, 0, random.Random(0)) for pair in PAIRS[:2]]
+        reranker(reranker.collate(PAIRS[:2], views)).scores.sum().backward()
+        assert all(p.grad is not None for p in reranker.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_that_cannot_be_are_refused(name: str) -> None:
+    for wrong in ({"max_length": 0}, {"batch_size": 0}, {"max_query": 1}, {"lora_rank": -1}, {"lora_dropout": 1.0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            opened(name, **wrong)
+    with pytest.raises(ConfigError, match="with lora_rank 2 the encoder is to be trained"):
+        opened("late_interaction", frozen=True, lora_rank=2)
+    with pytest.raises(ConfigError, match="'huge' is not one of tiny"):
+        config.rebuild("rerankers", {"name": name, "preset": "huge"}).check()

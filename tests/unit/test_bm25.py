@@ -225,3 +225,9 @@ def test_an_index_file_that_is_cut_short_is_named(tmp_path: Path, name: str) -> 
     path.unlink()
     with pytest.raises(StoreError, match=f"{name} is gone"):
         PLAIN.open(base)
+
+
+@pytest.mark.parametrize("wrong", [{"k1": float("nan")}, {"k1": float("inf")}, {"k1": -1.0}, {"b": float("nan")}])
+def test_constants_that_are_no_numbers_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="k1 of 0 or more and b in"):
+        BM25(**wrong)  # type: ignore[arg-type]

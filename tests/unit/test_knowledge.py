@@ -144,6 +144,15 @@ def test_duplicate_ids_keep_their_texts_under_new_ids(tmp_path: Path) -> None:
     assert base.manifest.counts["duplicate_ids_renamed"] == 2
 
 
+def test_a_new_id_is_never_one_that_is_taken(tmp_path: Path) -> None:
+    texts = ["one apple here", "two pears there", "three plums today", "four figs now", "five nuts tonight"]
+    names = ["a", "a", "a~2", "a", "a~4"]
+    documents = [Document(name, text) for name, text in zip(names, texts, strict=True)]
+    base = build(documents, tmp_path, inputs={})
+    assert [passage.id for passage in base] == ["a", "a~3", "a~2", "a~5", "a~4"]
+    assert [base.passage(base.row(passage.id)).text for passage in base] == texts
+
+
 def test_a_killed_build_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexing, "SAVE_EVERY", 10)
     items = [Document(f"d{i}", prose(i % 40, 120)) for i in range(60)]

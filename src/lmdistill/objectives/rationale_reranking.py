@@ -24,9 +24,10 @@ class RationaleReranking(Objective):
                each tau = begin + (end - begin) a, a = 2 / (1 + exp(-10 p)) - 1 at a share p of the training
     Data:      candidates with target scores; `per_step` of them are seen at a time, another sample each epoch
     Shapes:    part 'ranking', one row per query
-    Differs:   from the authors' code: the default is the paper's KL, where theirs is `loss` 'ce' (against the best
-               candidate); the temperatures end at 1 and 100, where theirs fall below 0; candidates are distinct;
-               `keep_best` false samples as they do, true has the best candidate in every sample
+    Differs:   from the authors' code: the default is the paper's KL, where theirs is `loss_kind` 'ce' (against the best
+               candidate); the temperatures end at 1 and 100, where theirs fall below 0; candidates are distinct, and
+               `per_step` of their union are drawn alike, where theirs are 4 of what the rationale found and 4 of what
+               the question found; `keep_best` has the best candidate in every sample
     Relations: loss 'ce' is KL at target_temperature -> 0
     """
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lmdistill import render
 from lmdistill.rerankers import Ranked
-from lmdistill.rerankers._encoded import EncodedReranker
+from lmdistill.rerankers._encoded import Encoded, EncodedReranker
 from lmdistill.students import Batch
 from lmdistill.types import Hit, Item, View
 
@@ -25,6 +25,12 @@ class ApartReranker(EncodedReranker):
     train_passages = True
     known: dict[str, Tensor] | None = None
     """Of a frozen encoder: each text's hidden states in half precision, so that a text passes through it once."""
+
+    def __init__(self, encoder: Any, tokenizer: Any, settings: Encoded) -> None:
+        super().__init__(encoder, tokenizer, settings)
+        for name, parameter in encoder.named_parameters():
+            if "pooler" in name.split("."):  # nothing reads it, and several processes wait for every gradient
+                parameter.requires_grad_(False)
 
     @abstractmethod
     def read_out(self, hidden: Tensor, mask: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lmdistill import render
-from lmdistill.errors import ConfigError, MissingExtra, StoreError
+from lmdistill.errors import ConfigError, StoreError
 from lmdistill.rerankers import Ranked, RerankerSettings
+from lmdistill.rerankers._adapted import adapted
 from lmdistill.students import Batch
 from lmdistill.types import Hit, Item, View
 
@@ -43,7 +44,7 @@ class Encoded(RerankerSettings):
 
     `model` is a folder or Hub id; without it `preset` (tiny, mini or small) makes a BERT from random weights with a
     vocabulary of `vocabulary_size` word pieces. `lora_rank` above 0 trains low-rank updates of queries and values
-    instead of the encoder. Limits count tokens.
+    instead of the encoder (a classifier's head is trained whole). Limits count tokens.
     """
 
     model: str | None = None
@@ -57,6 +58,18 @@ class Encoded(RerankerSettings):
     lora_dropout: float = 0.1
     batch_size: int = 64
 
+    def __post_init__(self) -> None:
+        least = {"max_length": 8, "max_query": 3, "batch_size": 1, "lora_rank": 0, "vocabulary_size": 1}
+        wrong = [
+            f"{name}: {getattr(self, name)} is below {low}" for name, low in least.items() if getattr(self, name) < low
+        ]
+        if not (self.lora_alpha > 0 and 0 <= self.lora_dropout < 1):
+            wrong.append(
+                f"lora_alpha above 0 and lora_dropout in [0, 1): got {self.lora_alpha} and {self.lora_dropout}"
+            )
+        if wrong:
+            raise ConfigError([f"reranker.{problem}" for problem in wrong])
+
     def loaded(self, auto: Any, texts: Iterable[str], seed: int, **options: Any) -> tuple[Any, Any]:
         """Encoder and tokenizer.
 
@@ -68,7 +81,7 @@ class Encoded(RerankerSettings):
         else:
             encoder, tokenizer = _pretrained(auto, self.model, self.revision, seed, options)
         if self.lora_rank:
-            encoder = self._adapted(encoder, seed)
+            encoder = adapted(encoder, seed, self.lora_rank, alpha=self.lora_alpha, dropout=self.lora_dropout)
         return encoder, tokenizer
 
     def check(self) -> None:
@@ -98,20 +111,6 @@ class Encoded(RerankerSettings):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return auto.from_config(config), tokenizer
-
-    def _adapted(self, encoder: Any, seed: int) -> Any:
-        try:
-            from peft import LoraConfig, get_peft_model
-        except ImportError as error:
-            raise MissingExtra("peft", "lora", "reranker.lora_rank above 0") from error
-        names = [name for name, _ in encoder.named_modules()]
-        targets = [one for one in ("query", "value", "q_lin", "v_lin") if any(n.endswith(f".{one}") for n in names)]
-        config = LoraConfig(
-            r=self.lora_rank, lora_alpha=self.lora_alpha, lora_dropout=self.lora_dropout, target_modules=targets
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return get_peft_model(encoder, config)
 
 
 def _pretrained(auto: Any, name: str, revision: str | None, seed: int, options: dict[str, Any]) -> tuple[Any, Any]:

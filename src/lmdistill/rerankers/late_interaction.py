@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmdistill.errors import ConfigError
 from lmdistill.losses.ranking import max_similarity
 from lmdistill.rerankers._apart import ApartReranker
 from lmdistill.rerankers._encoded import Encoded
@@ -33,6 +34,15 @@ class LateInteraction(Encoded):
     projection: int = 0
     train_passages: bool = True
     frozen: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.projection < 0:
+            raise ConfigError(f"reranker.projection: {self.projection} is below 0")
+        if self.frozen and self.lora_rank:
+            raise ConfigError(
+                f"reranker.frozen: with lora_rank {self.lora_rank} the encoder is to be trained; set one of the two"
+            )
 
     def open(self, texts: Iterable[str] = (), seed: int = 0) -> LateInteractionReranker:
         """See `RerankerSettings.open`."""

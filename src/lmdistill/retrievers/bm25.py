@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ class BM25(RetrieverSettings):
     stop_words: StopWords | None = None
 
     def __post_init__(self) -> None:
-        if self.constants.k1 < 0 or not 0 <= self.constants.b <= 1:
+        if not (0 <= self.constants.k1 < math.inf and 0 <= self.constants.b <= 1):
             raise ConfigError(f"bm25: k1 of 0 or more and b in [0, 1] were expected, got {self.k1} and {self.b}")
 
     @property
