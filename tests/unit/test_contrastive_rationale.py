@@ -365,15 +365,19 @@ def test_a_negative_that_was_cut_has_no_end() -> None:
     assert total == pytest.approx(float(expected.detach()), rel=1e-5) and total != pytest.approx(ended, rel=1e-5)
 
 
-@pytest.mark.parametrize(("unfinished", "kept"), [("open", 1), ("drop", 0)])
-def test_samples_that_were_cut_are_counted_and_left_open_or_out(unfinished: Any, kept: int) -> None:
-    items = [said("yes", "yes")]
-    student = student_of(items)
-    objective = ContrastiveRationale(judge=None, negatives="student", max_tokens=2, unfinished=unfinished)
-    round, _ = round_of(student, 0)
-    fresh = objective.refresh(items, round)[0]
-    assert round.notes["student_unfinished"] == 1 and len(fresh.negatives) == kept
-    assert all(one.scores == {"unfinished": 1.0} for one in fresh.negatives)
+@pytest.mark.parametrize(("unfinished", "kept"), [("open", [{"unfinished": 1.0}, {}]), ("drop", [{}])])
+def test_samples_that_were_cut_are_counted_and_left_open_or_out(unfinished: Any, kept: list[dict[str, float]]) -> None:
+    class Writer:
+        def generate(self, prompts: Sequence[str], sampling: Sampling, **options: Any) -> list[list[Completion]]:
+            return [[Completion("one two", finish_reason="length"), Completion("three")] for _ in prompts]
+
+    objective = ContrastiveRationale(judge=None, negatives="student", samples=2, unfinished=unfinished)
+    round, _ = round_of(Writer(), 0)
+    fresh = objective.refresh([said("yes", "yes")], round)[0]
+    assert round.notes["student_unfinished"] == 1 and [one.scores for one in fresh.negatives] == kept
+    student = student_of([])
+    (short,) = student.generate(["one two"], Sampling(temperature=1.5, max_tokens=1), seeds=[1])[0]
+    assert short.finish_reason == "length", "a student says of its samples that they were cut"
 
 
 class Ring:
@@ -472,6 +476,47 @@ def test_seeded_samples_have_the_distribution_of_the_softmax() -> None:
         if text:
             spread = (n * probability * (1 - probability)) ** 0.5
             assert abs(counts.get(text, 0) - n * probability) < 5 * spread + 1
+
+
+def test_seeded_samples_keep_to_the_cut() -> None:
+    student = student_of([])
+    prompts = ["one two", "three four five"]
+    cut = Sampling(temperature=1.5, top_k=1, max_tokens=6)
+    greedy = student.generate(prompts, Sampling(max_tokens=6))
+    assert student.generate(prompts, cut, seeds=[5, 6]) == greedy
+    free = student.generate(prompts, replace(cut, top_k=0), seeds=[5, 6])
+    assert free != greedy and free == student.generate(prompts[::-1], replace(cut, top_k=0), seeds=[6, 5])[::-1]
+
+
+def test_long_work_of_a_round_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmdistill.objectives import _rationales, quality_judging
+
+    told: list[tuple[str, int, int]] = []
+
+    class Bar:
+        def __init__(self, title: str, total: int, unit: str) -> None:
+            self.title, self.total, self.done = title, total, 0
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def advance(self, by: int = 1) -> None:
+            self.done += by
+
+        def __exit__(self, *rest: Any) -> None:
+            told.append((self.title, self.done, self.total))
+
+    monkeypatch.setattr(_rationales, "progress", Bar)
+    monkeypatch.setattr(quality_judging, "progress", Bar)
+    judge = QualityJudging(pretrain_steps=2, steps=1, batch_size=2)
+    objective = ContrastiveRationale(judge=judge, max_tokens=2, generation_batch=1)
+    items = [item(i, negatives=0) for i in range(6)]
+    student = student_of(items)
+    made = objective.companions(student)
+    made["judge"].optimizer = torch.optim.AdamW(made["judge"].module.parameters(), lr=1e-3)
+    round, _ = round_of(student, 0, made)
+    objective.learn(objective.refresh(items, round), round)
+    assert told == [("negatives", 6, 6), ("judge", 2, 2), ("judge", 1, 1)]
 
 
 def test_settings_that_cannot_be_are_told_all_at_once() -> None:

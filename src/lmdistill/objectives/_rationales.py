@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from lmdistill.objectives._labels import LabelSource, label_of
+from lmdistill.progress import progress
 from lmdistill.store import seed_for
 from lmdistill.students import Student
 from lmdistill.tasks import Task
-from lmdistill.types import Annotation, Rationale, Sampling, vote
+from lmdistill.types import Annotation, Completion, Rationale, Sampling, vote
 
 Positives = Literal["majority", "label", "first", "all"]
 """Which samples are learnt from. `majority`: those of the majority answer (self-consistency). `label`: those whose
@@ -190,7 +191,7 @@ def sampled_negatives(
     What was cut at the token limit carries the score 'unfinished'. `notes` are given the counts of what was left out.
     """
     seeds = [seed_for(seed, "negative", round, item.id) % (1 << 31) for item in items]
-    written = writer.generate(prompts, sampling, batch_size=batch_size, seeds=seeds)
+    written = _written(writer, prompts, sampling, seeds, batch_size)
     counted: dict[str, int] = dict.fromkeys(("student_empty", "student_copies", "student_unfinished"), 0)
     out = []
     for item, completions, own in zip(items, written, seeds, strict=True):
@@ -207,6 +208,24 @@ def sampled_negatives(
     if notes is not None:
         for name, count in counted.items():
             notes[name] = notes.get(name, 0) + count
+    return out
+
+
+def _written(
+    writer: Student, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], batch_size: int
+) -> list[list[Completion]]:
+    """What the student writes for prompts, in pieces of prompts of about the same length, with progress told."""
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    out: list[list[Completion]] = [[] for _ in prompts]
+    piece = 4 * batch_size
+    with progress("negatives", len(prompts), "inputs") as bar:
+        for start in range(0, len(order), piece):
+            own = order[start : start + piece]
+            asked, drawn = [prompts[i] for i in own], [seeds[i] for i in own]
+            made = writer.generate(asked, sampling, batch_size=batch_size, seeds=drawn)
+            for index, completions in zip(own, made, strict=True):
+                out[index] = completions
+            bar.advance(len(own))
     return out
 
 

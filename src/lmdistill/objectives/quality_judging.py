@@ -16,6 +16,7 @@ from lmdistill.losses.contrast import JudgeLoss, judge_loss
 from lmdistill.objectives import Companion, Objective, Part, Round
 from lmdistill.objectives._judge import Judge, Pooling, above, copied_encoder, pretrained_encoder, scratch_encoder
 from lmdistill.objectives._picking import places
+from lmdistill.progress import progress
 from lmdistill.store import seed_for
 from lmdistill.students import Batch
 from lmdistill.types import Annotation, Rationale, View
@@ -198,16 +199,18 @@ class QualityJudging(Objective):
         words = [word for item in usable[:1000] for one in item.rationales for word in one.text.split()]
         mask = str(judge.tokenizer.mask_token or judge.tokenizer.unk_token or MASK)
         judge.train()
-        for _ in range(steps):
-            chosen = rng.choices(usable, k=self.batch_size)
-            batch = judge.collate(chosen, [self._balanced(item, words, mask, rng) for item in chosen]).to(device)
-            loss = self.total(judge(batch), batch) / max(self.counts(batch)["judge"], 1)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
-            if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-                raise TrainingError(_diverged(f"loss {float(loss.detach())}", round, rate * scale))
-            optimizer.step()
+        with progress("judge", steps, "steps") as bar:
+            for _ in range(steps):
+                chosen = rng.choices(usable, k=self.batch_size)
+                batch = judge.collate(chosen, [self._balanced(item, words, mask, rng) for item in chosen]).to(device)
+                loss = self.total(judge(batch), batch) / max(self.counts(batch)["judge"], 1)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                norm = torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
+                if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+                    raise TrainingError(_diverged(f"loss {float(loss.detach())}", round, rate * scale))
+                optimizer.step()
+                bar.advance()
         optimizer.zero_grad(set_to_none=True)
 
     def _balanced(self, item: Annotation, words: Sequence[str], mask: str, rng: random.Random) -> list[View]:

@@ -1,7 +1,8 @@
 """Sampling in a batch where every row follows from its own seed alone.
 
-The largest of `logit / temperature + Gumbel noise` is a draw from the softmax; with the noise of a row taken from the
-row's own generator, a text does not depend on what else was in the batch, in which order, or on how many processes.
+A row takes one number in [0, 1) from its own generator for each token, and the token at which the cumulative softmax
+passes it: so a text does not depend on what else was in the batch, in which order, or on how many processes, and no
+noise of the vocabulary's size has to be made.
 """
 
 from __future__ import annotations
@@ -23,17 +24,27 @@ def seeded(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:
     if sampling.top_p < 1:
         cut.append(TopPLogitsWarper(sampling.top_p))
     generators = [torch.Generator().manual_seed(seed % (1 << 63)) for seed in seeds]
-    noise = torch.empty(0)
 
     def draw(ids: Tensor, scores: Tensor) -> Tensor:
-        nonlocal noise
         scores = scores.float() / sampling.temperature
         for step in cut:
             scores = step(ids, scores)
-        if noise.shape != scores.shape:
-            noise = torch.empty(scores.shape)
-        for row, generator in zip(noise, generators, strict=True):
-            row.exponential_(generator=generator)
-        return scores - noise.clamp(min=1e-30).log().to(scores.device)
+        drawn = torch.cat([torch.rand(1, generator=generator) for generator in generators]).to(scores.device)
+        chosen = inverted(scores.softmax(-1), drawn).unsqueeze(-1)
+        return torch.full_like(scores, -torch.inf).scatter_(-1, chosen, 0.0)
 
     return {"do_sample": False, "num_beams": 1, "logits_processor": LogitsProcessorList([draw])}
+
+
+def inverted(probabilities: Tensor, drawn: Tensor) -> Tensor:
+    """The token [R] at which the cumulative probabilities [R, V] of a row pass its number [R] in [0, 1).
+
+    A token of probability 0 is never taken.
+
+    >>> inverted(torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]]).expand(4, 5), torch.tensor([0.0, 0.2, 0.25, 0.99999994]))
+    tensor([1, 1, 3, 3])
+    """
+    reached = probabilities.cumsum(-1)
+    whole = reached[:, -1]
+    below = torch.minimum(drawn * whole, torch.nextafter(whole, torch.zeros_like(whole)))
+    return torch.searchsorted(reached, below.unsqueeze(-1), right=True).squeeze(-1)
