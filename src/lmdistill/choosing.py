@@ -5,6 +5,7 @@ In all of them the thought stands as the student wrote it: only what follows the
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,10 +26,20 @@ class Asked(NamedTuple):
     task: Task
     items: Sequence[Annotation]
     batch_size: int
+    stop_at_answer: bool = True
 
     @property
     def prompts(self) -> list[str]:
         return [self.objective.prompt(item) for item in self.items]
+
+
+def written(asked: Asked, sampling: Sampling) -> list[list[Completion]]:
+    """What the student writes; where it thinks first, it stops once its answer is complete, whatever it goes on to."""
+    more: dict[str, Any] = {}
+    if asked.objective.thinks and asked.stop_at_answer:
+        more["enough"] = [functools.partial(asked.objective.answer_end, asked.task, item) for item in asked.items]
+    made: list[list[Completion]] = asked.student.generate(asked.prompts, sampling, batch_size=asked.batch_size, **more)
+    return made
 
 
 def choices_scored(asked: Asked, sampling: Sampling) -> list[Prediction]:
@@ -47,7 +58,7 @@ def choices_scored(asked: Asked, sampling: Sampling) -> list[Prediction]:
         )
     thoughts = [[Completion("")] for _ in asked.items]
     if asked.objective.thinks:
-        thoughts = asked.student.generate(asked.prompts, sampling, batch_size=asked.batch_size)
+        thoughts = written(asked, sampling)
     shares = _shares(asked, thoughts)
     return [_chosen(asked, *one) for one in zip(asked.items, thoughts, shares, strict=True)]
 
@@ -86,11 +97,11 @@ def _chosen(
 
 
 def brought_to_an_end(
-    asked: Asked, written: Sequence[Sequence[Completion]], answer_tokens: int
+    asked: Asked, texts: Sequence[Sequence[Completion]], answer_tokens: int
 ) -> list[list[Completion]]:
     """The completions, where those that used up their budget without an answer go on with the cue and an answer."""
     objective = asked.objective
-    made = [list(own) for own in written]
+    made = [list(own) for own in texts]
     places = [
         (i, j)
         for i, own in enumerate(made)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmdistill import config
-from lmdistill.choosing import Asked, brought_to_an_end, choices_scored, prediction_of, with_confidence
+from lmdistill.choosing import Asked, brought_to_an_end, choices_scored, prediction_of, with_confidence, written
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.objectives import Objective
 from lmdistill.progress import progress
@@ -29,7 +29,8 @@ class Decoding:
     is self-consistency: that many samples at `temperature`, and a vote; with 1 sample decoding is greedy (or a beam).
     `max_tokens` is the rationale budget and the answer's; a student that thinks and has used it up without an answer
     is made to answer at once, in at most `answer_tokens` more (0: it has no answer). It stops at its end of sequence,
-    right after the answer; `stop` names strings that end a text too, for models that go on. A prediction whose
+    right after the answer, and with `stop_at_answer` also where one that thinks goes on after a complete answer (the
+    first one counts then); `stop` names strings that end a text too. A prediction whose
     confidence is below `abstain_below` has no answer. `confidence` asks for the answer's probability where there is no
     vote; `abstain_below` does so too. `batch_size` counts examples, and rows that go through the student at a time.
     """
@@ -41,6 +42,7 @@ class Decoding:
     beams: int = 1
     max_tokens: int = 64
     answer_tokens: int = 0
+    stop_at_answer: bool = True
     stop: tuple[str, ...] = ()
     constrained: bool = False
     confidence: bool = False
@@ -136,7 +138,7 @@ def _predict(
         for start in range(0, len(items), decoding.batch_size):
             batch = [items[i] for i in range(start, min(start + decoding.batch_size, len(items)))]
             sampling = decoding.sampling(seed_for(decoding.seed, start) % (1 << 31))
-            asked = Asked(student, objective, task, batch, decoding.batch_size)
+            asked = Asked(student, objective, task, batch, decoding.batch_size, decoding.stop_at_answer)
             if decoding.constrained:
                 answered = choices_scored(asked, sampling)
             else:
@@ -151,10 +153,10 @@ def _predict(
 
 
 def _generate(asked: Asked, sampling: Sampling, answer_tokens: int) -> list[Prediction]:
-    written = asked.student.generate(asked.prompts, sampling, batch_size=asked.batch_size)
+    texts = written(asked, sampling)
     if answer_tokens and asked.objective.thinks:
-        written = brought_to_an_end(asked, written, answer_tokens)
-    pairs = zip(asked.items, written, strict=True)
+        texts = brought_to_an_end(asked, texts, answer_tokens)
+    pairs = zip(asked.items, texts, strict=True)
     return [voted(asked.task, asked.objective, item, completions) for item, completions in pairs]
 
 

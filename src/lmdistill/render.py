@@ -167,6 +167,15 @@ def split_rationale(text: str, cue: str) -> Split:
     return Split(text[: matches[0].start()].strip(), None)
 
 
+def cue_ends(text: str, cue: str) -> list[int]:
+    """Where each occurrence of a cue ends.
+
+    >>> cue_ends("so it is 5 . So it is: 6", "so it is")
+    [8, 22]
+    """
+    return [match.end() for match in _cue_pattern(cue).finditer(text)]
+
+
 @functools.lru_cache(maxsize=64)
 def _cue_pattern(cue: str) -> re.Pattern[str]:
     pieces = re.findall(r"\w+|[^\w\s]", cue)

@@ -151,6 +151,10 @@ class Objective(ABC):
         """
         return answer
 
+    def answer_end(self, task: Task, annotation: Annotation, text: str) -> int | None:
+        """How much of a text may be kept because its answer is complete, where the student goes on; None: all of it."""
+        return None
+
     @property
     def thinks(self) -> bool:
         """Whether the student writes a rationale before its answer."""

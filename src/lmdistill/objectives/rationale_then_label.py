@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from lmdistill import render
 from lmdistill.errors import ConfigError
 from lmdistill.objectives import Objective, Part, Reduction, count_of, reduced, shown, silver
+from lmdistill.objectives._ending import answer_end
 from lmdistill.objectives._labels import Selection, chosen, label_of
 from lmdistill.students import Batch
 from lmdistill.tasks import Task
@@ -99,6 +100,9 @@ class RationaleThenLabel(Objective):
             return Parsed(rationale, None, "no answer after the rationale")
         found = task.read(annotation.example, said)
         return Parsed(rationale, found.answer, found.reason)
+
+    def answer_end(self, task: Task, annotation: Annotation, text: str) -> int | None:
+        return answer_end(text, self.cue, task, annotation.example)
 
     def with_answer(self, text: str, answer: str) -> str:
         return render.join_rationale(render.split_rationale(text, self.cue).rationale, answer, self.cue)

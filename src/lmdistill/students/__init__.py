@@ -10,7 +10,7 @@ To add one: a file `students/NAME.py` with a frozen dataclass `Name(StudentSetti
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -122,12 +122,18 @@ class Student(Trainable, Generator, Protocol):
         ...
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, *, batch_size: int = 64, seeds: Sequence[int] | None = None
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        batch_size: int = 64,
+        seeds: Sequence[int] | None = None,
+        enough: Sequence[Callable[[str], int | None]] = (),
     ) -> list[list[Completion]]:
         """`sampling.n` completions for each prompt, in order, `batch_size` rows at a time.
 
         With `seeds`, one for each prompt, a prompt's samples follow from its seed alone: they do not change with what
-        else is in the batch.
+        else is in the batch. With `enough`, one for each prompt, a text ends where that says how much of it to keep.
         """
         ...
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lmdistill.students._noise import seeded
+from lmdistill.students._stopping import Enough, stopping
 from lmdistill.types import Completion, Sampling
 
 
@@ -19,6 +20,7 @@ class Writer(nn.Module):
 
     tokenizer: Any
     _seeds: Sequence[int] | None = None  # one for each prompt that is being answered
+    _enough: Sequence[Enough] = ()  # likewise, or none
 
     @property
     def pad(self) -> int:
@@ -53,13 +55,20 @@ class Writer(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, *, batch_size: int = 64, seeds: Sequence[int] | None = None
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        batch_size: int = 64,
+        seeds: Sequence[int] | None = None,
+        enough: Sequence[Enough] = (),
     ) -> list[list[Completion]]:
         """See `lmdistill.students.Student.generate`; longest prompts first: memory runs out at once or never."""
         if seeds is not None and sampling.n > 1:
             every = [prompt for prompt in prompts for _ in range(sampling.n)]
             own = [seed + i for seed in seeds for i in range(sampling.n)]
-            flat = self.generate(every, replace(sampling, n=1), batch_size=batch_size, seeds=own)
+            ends = [one for one in enough for _ in range(sampling.n)]
+            flat = self.generate(every, replace(sampling, n=1), batch_size=batch_size, seeds=own, enough=ends)
             return [[one for (one,) in flat[i : i + sampling.n]] for i in range(0, len(flat), sampling.n)]
         training = self.training
         self.eval()
@@ -72,9 +81,10 @@ class Writer(nn.Module):
                 if sampling.seed is not None:
                     torch.manual_seed(sampling.seed + start)
                 self._seeds = None if seeds is None else [seeds[i] for i in chunk]
+                self._enough = [enough[i] for i in chunk] if enough else ()
                 for index, completions in zip(chunk, self._write([prompts[i] for i in chunk], sampling), strict=True):
                     out[index] = completions
-        self._seeds = None
+        self._seeds, self._enough = None, ()
         self.train(training)
         return out
 
@@ -121,14 +131,17 @@ class Writer(nn.Module):
         return [completions[i : i + sampling.n] for i in range(0, len(completions), sampling.n)]
 
     def _completed(self, rows: Sequence[list[int]], sampling: Sampling) -> list[Completion]:
-        """Texts of rows of new token ids, cut at the first stop string."""
+        """Texts of rows of new token ids, cut at the first stop string, and where they said enough."""
         completions = []
-        for row in rows:
+        for number, row in enumerate(rows):
             finished = bool(row) and row[-1] in self.ends
             text = self.tokenizer.decode(row, skip_special_tokens=True).strip()
             for stop in sampling.stop:
                 if stop in text:
                     text, finished = text[: text.index(stop)], True
+            if self._enough:
+                end = self._enough[number * len(self._enough) // len(rows)](text)
+                text, finished = (text, finished) if end is None else (text[:end], True)
             completions.append(Completion(text, finish_reason="stop" if finished else "length"))
         return completions
 
@@ -150,6 +163,8 @@ class Writer(nn.Module):
                 settings |= seeded(sampling, self._seeds)
         elif sampling.n > settings["num_beams"]:
             settings["num_return_sequences"] = 1
+        if self._enough and settings["num_beams"] == 1:
+            settings["stopping_criteria"] = stopping(self.tokenizer, self._enough)
         if sampling.stop:
             settings |= {"stop_strings": list(sampling.stop), "tokenizer": self.tokenizer}
         return settings
