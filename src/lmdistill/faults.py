@@ -19,7 +19,8 @@ def fault_of(prediction: Prediction, task: Task) -> Fault:
     relevant = set(task.relevant(prediction.example))
     if not relevant:
         return "unmarked"
-    return "reasoning" if relevant & {hit.passage.id for hit in prediction.hits} else "retrieval"
+    read = {name for hit in prediction.hits for name in hit.passage.names}
+    return "reasoning" if relevant & read else "retrieval"
 
 
 def faults_of(predictions: Sequence[Prediction], task: Task) -> dict[str, int]:

@@ -1,12 +1,17 @@
-"""Documents -> a knowledge base in a folder: cut, signed, near-duplicates dropped; a killed build goes on."""
+"""Documents -> a knowledge base in a folder: cut, signed, near-duplicates dropped; a killed build goes on.
+
+A passage knows what it stands for: the document that it was cut from, and near-duplicates that were dropped for it. So
+what data marks as relevant by a document's id is found in a base whose passages have other ids.
+"""
 
 from __future__ import annotations
 
+import array
 import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -114,8 +119,10 @@ def _write(document: Document, chunking: Chunking, state: _State, text: BinaryIO
     if not parts:
         state.count("empty", document.where)
     for number, part in enumerate(parts, 1):
-        own_id = document.id if len(parts) == 1 else f"{document.id}#{number}"
-        line = to_line(Passage(own_id, part, document.title)).encode() + b"\n"
+        whole = len(parts) == 1
+        own_id = document.id if whole else f"{document.id}#{number}"
+        passage = Passage(own_id, part, document.title, () if whole else (document.id,))
+        line = to_line(passage).encode() + b"\n"
         text.write(line)
         if signatures is not None:
             signatures.write(signature(part).tobytes())
@@ -129,17 +136,19 @@ def _finish(opened: Stage, state: _State, limit: float) -> None:
 
     folder = opened.folder
     starts = _starts(folder / "passages.jsonl", state.passages)
-    keep = np.ones(len(starts), dtype=bool)
     if limit <= 1:
-        keep = _distinct(folder, starts, limit)
-        opened.count("near_duplicates_dropped", int((~keep).sum()))
-    starts = starts[keep]
-    ids = _ids(folder / "passages.jsonl", starts, opened)
+        instead = _duplicates(folder, starts, limit)
+        _take_over(folder / "passages.jsonl", starts, instead)
+        keep = np.ones(len(starts), dtype=bool)
+        keep[list(instead)] = False
+        starts = starts[keep]
+        opened.count("near_duplicates_dropped", len(instead))
+    ids, rows = _ids(folder / "passages.jsonl", starts, opened)
     order = np.argsort(ids, kind="stable")
-    arrays = {"starts.npy": starts, "ids.npy": ids[order], "rows.npy": order.astype(np.uint32)}
-    for name, array in arrays.items():
+    arrays = {"starts.npy": starts, "ids.npy": ids[order], "rows.npy": rows[order]}
+    for name, values in arrays.items():
         with writing(folder / name) as temporary, temporary.open("wb") as file:
-            np.save(file, array)
+            np.save(file, values)
     for reason, n in state.counts.items():
         opened.count(reason, n)
     opened.count("documents", state.documents)
@@ -164,17 +173,16 @@ def _starts(path: Path, count: int) -> Any:
     return starts
 
 
-def _distinct(folder: Path, starts: Any, limit: float) -> Any:
-    """Which rows stay: of rows that meet in a band and resemble each other, the first."""
+def _duplicates(folder: Path, starts: Any, limit: float) -> dict[int, int]:
+    """Rows that are dropped, each with the row that stays in its place: of rows that resemble each other, the first."""
     import numpy as np
 
     signatures = np.fromfile(folder / "signatures.bin", dtype=np.uint64).reshape(-1, 1 + BANDS)
-    keep = np.ones(len(starts), dtype=bool)
+    instead: dict[int, int] = {}
     with (folder / "passages.jsonl").open("rb") as file:
 
         def text(row: int) -> str:
-            file.seek(int(starts[row]))
-            return from_line(Passage, file.readline()).text
+            return _at(file, starts[row]).text
 
         for band in range(1 + BANDS):
             order = np.argsort(signatures[:, band], kind="stable")
@@ -185,26 +193,56 @@ def _distinct(folder: Path, starts: Any, limit: float) -> Any:
                     first = int(order[place])
                 last = place
                 row = int(order[place + 1])
-                if not keep[first]:
+                if first in instead:
                     first = row
-                elif keep[row] and resemblance(text(first), text(row)) >= limit:
-                    keep[row] = False
-    return keep
+                elif row not in instead and resemblance(text(first), text(row)) >= limit:
+                    instead[row] = first
+    for row in instead:
+        while instead[row] in instead:
+            instead[row] = instead[instead[row]]
+    return instead
 
 
-def _ids(path: Path, starts: Any, opened: Stage) -> Any:
-    """Hashes of the ids; a passage whose id is taken is written again at the end with a new one ('ID~2')."""
+def _take_over(path: Path, starts: Any, instead: Mapping[int, int]) -> None:
+    """Write passages that stay in others' place again at the end, with the others' names."""
+    names: dict[int, list[str]] = {}
+    with path.open("r+b") as file:
+        for row, stays in instead.items():
+            names.setdefault(stays, []).extend(_at(file, starts[row]).names)
+        for row, more in names.items():
+            passage = _at(file, starts[row])
+            own = dict.fromkeys([*passage.stands_for, *more])
+            own.pop(passage.id, None)
+            starts[row] = _append(file, replace(passage, stands_for=tuple(own)))
+
+
+def _at(file: BinaryIO, start: int) -> Passage:
+    file.seek(int(start))
+    return from_line(Passage, file.readline())
+
+
+def _append(file: BinaryIO, passage: Passage) -> int:
+    """Write a passage at the end; where it begins."""
+    start = file.seek(0, os.SEEK_END)
+    file.write(to_line(passage).encode() + b"\n")
+    return start
+
+
+def _ids(path: Path, starts: Any, opened: Stage) -> tuple[Any, Any]:
+    """Hashes of the passages' ids and then of what they stand for, each with its row.
+
+    A passage whose id is taken is written again at the end with a new one ('ID~2').
+    """
     import numpy as np
 
+    others, theirs = array.array("Q"), array.array("I")
     ids = np.zeros(len(starts), dtype=np.uint64)
     with path.open("r+b") as file:
-
-        def read(row: int) -> Passage:
-            file.seek(int(starts[row]))
-            return from_line(Passage, file.readline())
-
         for row in range(len(starts)):
-            ids[row] = hash_of(read(row).id)
+            passage = _at(file, starts[row])
+            ids[row] = hash_of(passage.id)
+            others.extend(map(hash_of, passage.stands_for))
+            theirs.extend([row] * len(passage.stands_for))
         order = np.argsort(ids, kind="stable")
         taken, given = ids[order], set[int]()
         same = taken[1:] == taken[:-1]
@@ -212,17 +250,16 @@ def _ids(path: Path, starts: Any, opened: Stage) -> Any:
         for place in np.flatnonzero(same).tolist():
             number = number + 1 if place and same[place - 1] else 2
             row = int(order[place + 1])
-            passage = read(row)
+            passage = _at(file, starts[row])
             while (new := hash_of(f"{passage.id}~{number}")) in given or _holds(taken, new):
                 number += 1
             given.add(new)
             opened.count("duplicate_ids_renamed")
             opened.manifest.facts.setdefault("first duplicate id", passage.id)
-            renamed = Passage(f"{passage.id}~{number}", passage.text, passage.title)
-            starts[row] = file.seek(0, os.SEEK_END)
-            file.write(to_line(renamed).encode() + b"\n")
+            starts[row] = _append(file, replace(passage, id=f"{passage.id}~{number}"))
             ids[row] = new
-    return ids
+    rows = np.concatenate([np.arange(len(ids), dtype=np.uint32), np.asarray(theirs, dtype=np.uint32)])
+    return np.concatenate([ids, np.asarray(others, dtype=np.uint64)]), rows
 
 
 def _holds(ascending: Any, value: int) -> bool:

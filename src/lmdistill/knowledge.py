@@ -1,8 +1,8 @@
 """A knowledge base: passages with ids, in memory or in a folder that opens by memory map.
 
-A folder holds `passages.jsonl`, where each passage begins (`starts.npy`), the ids as sorted hashes (`ids.npy`,
-`rows.npy`) and a manifest with the size of every file, so a copy that was cut short is noticed. Retrievers keep their
-indexes in folders beside these files. `lmdistill.indexing` makes one.
+A folder holds `passages.jsonl`, where each passage begins (`starts.npy`), the ids of passages and of what they stand
+for as sorted hashes (`ids.npy`, `rows.npy`) and a manifest with the size of every file, so a copy that was cut short is
+noticed. Retrievers keep their indexes in folders beside these files. `lmdistill.indexing` makes one.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class KnowledgeBase(ABC):
             DataError: there is no such id.
         """
 
+    @abstractmethod
+    def named(self, name: str) -> list[int]:
+        """The rows of the passages that have an id or stand for it (see `Passage`), the former first; maybe none."""
+
     def __iter__(self) -> Iterator[Passage]:
         return (self.passage(row) for row in range(len(self)))
 
@@ -64,6 +68,10 @@ class Held(KnowledgeBase):
         for row, passage in enumerate(self.passages):
             if self.rows.setdefault(passage.id, row) != row:
                 raise DataError(f"two passages have the id {passage.id!r}; ids must differ")
+        self.others: dict[str, list[int]] = {}
+        for row, passage in enumerate(self.passages):
+            for name in passage.stands_for:
+                self.others.setdefault(name, []).append(row)
 
     @property
     def digest(self) -> str:
@@ -79,6 +87,10 @@ class Held(KnowledgeBase):
         if passage_id not in self.rows:
             raise DataError(f"the knowledge base has no passage {passage_id!r}")
         return self.rows[passage_id]
+
+    def named(self, name: str) -> list[int]:
+        own = [self.rows[name]] if name in self.rows else []
+        return list(dict.fromkeys([*own, *self.others.get(name, ())]))
 
 
 class Stored(KnowledgeBase):
@@ -124,16 +136,25 @@ class Stored(KnowledgeBase):
             raise StoreError(f"{self.folder / 'passages.jsonl'} is damaged at byte {start} ({error})") from error
 
     def row(self, passage_id: str) -> int:
-        import numpy as np
-
-        wanted = hash_of(passage_id)
-        place = int(np.searchsorted(self._ids, np.uint64(wanted)))
-        while place < len(self._ids) and int(self._ids[place]) == wanted:
-            row = int(self._rows[place])
+        for row in self._rows_of(passage_id):
             if self.passage(row).id == passage_id:
                 return row
-            place += 1
         raise DataError(f"the knowledge base {self.folder} has no passage {passage_id!r}")
+
+    def named(self, name: str) -> list[int]:
+        found = {row: self.passage(row) for row in self._rows_of(name)}
+        rows = [row for row, passage in found.items() if name in passage.names]
+        return sorted(rows, key=lambda row: (found[row].id != name, row))
+
+    def _rows_of(self, name: str) -> Iterator[int]:
+        """Rows that may have a name: those under its hash."""
+        import numpy as np
+
+        wanted = hash_of(name)
+        place = int(np.searchsorted(self._ids, np.uint64(wanted)))
+        while place < len(self._ids) and int(self._ids[place]) == wanted:
+            yield int(self._rows[place])
+            place += 1
 
 
 def check_sizes(folder: Path, sizes: Mapping[str, int]) -> None:

@@ -28,11 +28,21 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a knowledge base."""
+    """A piece of a knowledge base.
+
+    `stands_for` are ids of documents that are not in the base as such: what it was cut from, and near-duplicates that
+    were dropped for it. A mark of one of them as relevant is a mark of this passage.
+    """
 
     id: str
     text: str
     title: str = ""
+    stands_for: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every id by which it may be marked."""
+        return (self.id, *self.stands_for)
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,20 @@ def test_a_base_made_by_index_serves_a_recipe(tmp_path: Path) -> None:
     assert all(len(one.hits) == 1 for one in predictions(tmp_path / "run"))
 
 
+def test_marks_that_the_base_lacks_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lmdistill.indexing import build
+    from lmdistill.sources import Document
+
+    task = config.rebuild("tasks", SHARED["task"])
+    documents = (Document(f"other-{i}", passage.text) for i, passage in enumerate(task.passages()))
+    build(documents, tmp_path / "base", inputs={}, resemblance_limit=2.0)
+    grounding = {"passages": 1, "knowledge": str(tmp_path / "base"), "reranker": None}
+    report = run("kard", tmp_path / "run", **TRAINED, sampling={"n": 1}, grounding=grounding)
+    assert "passages that the data marks as relevant are not in the knowledge base" in capsys.readouterr().err
+    assert report.counts["marked passages that the base lacks"] >= 8
+    assert report.metrics["hits@10"].value == 0.0
+
+
 @pytest.mark.parametrize("pretraining", ["span_corruption", "causal_lm"])
 def test_dapt_reads_the_corpus_first(tmp_path: Path, pretraining: str) -> None:
     student = {"name": "causal" if pretraining == "causal_lm" else "seq2seq", "preset": "tiny"}

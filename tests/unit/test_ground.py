@@ -216,6 +216,20 @@ def test_hits_at_k_by_hand() -> None:
         HitsAtK(ks=(0,))
 
 
+def test_a_mark_of_a_document_is_a_mark_of_what_was_cut_from_it_or_kept_for_it() -> None:
+    one = Prediction(
+        Example("a", "?", "dalup", fields={"gold": ["doc"]}),
+        "gono",
+        hits=(Hit(Passage("x", "text"), 2.0), Hit(Passage("doc#3", "text", stands_for=("doc",)), 1.0)),
+    )
+    report = evaluate(Marked(), [one], [HitsAtK(ks=(1, 2))])
+    assert [report.metrics["hits@1"].value, report.metrics["hits@2"].value] == [0.0, 1.0]
+    assert faults_of([one], Marked())["reasoning"] == 1
+    base = Held([Passage("doc#1", "a bird .", stands_for=("doc",)), Passage("doc#2", "a cat .", stands_for=("doc",))])
+    (found,) = by_gold([ITEM], BM25().open(base), lambda example: ("doc", "doc#2", "lost"))
+    assert ids(found.hits) == ["doc#1", "doc#2"]
+
+
 class Echo:
     """Writes back the last word of its prompt's knowledge."""
 

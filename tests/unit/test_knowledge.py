@@ -144,6 +144,31 @@ def test_duplicate_ids_keep_their_texts_under_new_ids(tmp_path: Path) -> None:
     assert base.manifest.counts["duplicate_ids_renamed"] == 2
 
 
+def test_what_was_cut_or_dropped_is_found_by_its_own_id(tmp_path: Path) -> None:
+    long = " ".join(f"Sentence number {i} tells of thing {i * 7}." for i in range(60))
+    items = [Document("long", long), Document("b", prose(2)), Document("twin", prose(2) + "!"), Document("d", prose(4))]
+    items += [
+        Document("cut", f"{prose(9, 150)} {prose(8, 150)}"),
+        Document("cut again", f"{prose(9, 150)} {prose(8, 150)}"),
+    ]
+    base = made(items, tmp_path)
+    assert [base.passage(row).id for row in base.named("long")] == [
+        f"long#{i}" for i in range(1, 1 + len(base.named("long")))
+    ]
+    assert len(base.named("long")) > 2 and base.named("long#2") == [base.named("long")[1]]
+    assert base.named("twin") == base.named("b") == [base.row("b")] and base.passage(base.row("b")).names == (
+        "b",
+        "twin",
+    )
+    assert base.named("cut again") == base.named("cut") != []
+    assert base.named("d") == [base.row("d")] and base.named("nobody") == []
+    held = Held(base)
+    for name in ("long", "long#2", "twin", "cut again", "d", "nobody"):
+        assert held.named(name) == base.named(name)
+    with pytest.raises(DataError, match="no passage 'twin'"):
+        base.row("twin")
+
+
 def test_a_new_id_is_never_one_that_is_taken(tmp_path: Path) -> None:
     texts = ["one apple here", "two pears there", "three plums today", "four figs now", "five nuts tonight"]
     names = ["a", "a", "a~2", "a", "a~4"]

@@ -33,9 +33,9 @@ class HitsAtK(Metric):
         relevant = set(task.relevant(prediction.example))
         if not relevant:
             return Score(prediction.example.id, {})
-        ids = [hit.passage.id for hit in prediction.hits]
-        values = {f"hits@{k}": float(bool(relevant & set(ids[:k]))) for k in self.ks}
-        return Score(prediction.example.id, {**values, "passages": float(len(ids))})
+        found = [not relevant.isdisjoint(hit.passage.names) for hit in prediction.hits]
+        values = {f"hits@{k}": float(any(found[:k])) for k in self.ks}
+        return Score(prediction.example.id, {**values, "passages": float(len(found))})
 
     def aggregate(self, scores: Sequence[Score]) -> dict[str, Estimate]:
         marked = [score for score in scores if score.values]

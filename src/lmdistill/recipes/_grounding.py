@@ -12,13 +12,14 @@ from lmdistill.errors import ConfigError
 from lmdistill.ground import Queries, by_gold, candidates, ground, open_reranker
 from lmdistill.knowledge import KnowledgeBase, open_base
 from lmdistill.objectives import Objective
+from lmdistill.progress import first_process, note
 from lmdistill.recipes._processes import first_process_first
 from lmdistill.rerankers import RerankerSettings
 from lmdistill.retrievers import Retriever, RetrieverSettings
 from lmdistill.retrievers.dense import Dense
 from lmdistill.tasks import Task
 from lmdistill.train import TrainSettings, train
-from lmdistill.types import Annotation, Candidates
+from lmdistill.types import Annotation, Candidates, Prediction
 
 RANKED = 10
 """Passages of a question's ranking that are kept, whatever number of them is read: hits@k is told up to here."""
@@ -108,6 +109,12 @@ class Grounding:
         if not self.passages:
             return questions
         retriever = self.opened(task, out)
+        missing = missing_marks(questions, task, retriever.base)
+        if missing and first_process():
+            note(
+                f"{len(missing)} passages that the data marks as relevant are not in the knowledge base (first: "
+                f"{missing[0]!r}), so nothing can find them. Are its ids those of the data?"
+            )
         deep = RANKED if self.reranker is None else min(RANKED, self.candidates)  # no more are put in order
         if self.oracle == "gold":
             found: Sequence[Annotation] = by_gold(questions, retriever, task.relevant)
@@ -184,6 +191,12 @@ def as_found(item: Annotation) -> Annotation:
     """A question with the passages of its first grounded rationale (its own where there is none), and no rationale."""
     own = next((one.hits for one in item.rationales if one.hits), item.hits)
     return Annotation(item.example, hits=own)
+
+
+def missing_marks(questions: Sequence[Annotation | Prediction], task: Task, base: KnowledgeBase) -> list[str]:
+    """The passages that are marked as relevant to the questions, and that the base lacks."""
+    marked = dict.fromkeys(name for item in questions for name in task.relevant(item.example))
+    return [name for name in marked if not base.named(name)]
 
 
 def vocabulary_of(pairs: Sequence[Candidates], base: KnowledgeBase) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from lmdistill.errors import ConfigError
 from lmdistill.faults import faults_of
 from lmdistill.metrics.hits_at_k import HitsAtK
-from lmdistill.recipes._grounding import Grounding
+from lmdistill.recipes._grounding import Grounding, missing_marks
 from lmdistill.recipes.rd import Rd
 from lmdistill.rerankers.late_interaction import LateInteraction
 from lmdistill.store import Rows, write_json
@@ -56,6 +56,8 @@ class Kard(Rd):
                 for seed in self.seeds
             }
             metrics = {**report.metrics, **metric.aggregate(scores)}
-            report = replace(report, metrics=metrics, facts={**report.facts, "faults": faults})
+            missing = missing_marks(ranked, self.task, self.grounding.base(self.task))
+            counts = {**report.counts, **({"marked passages that the base lacks": len(missing)} if missing else {})}
+            report = replace(report, metrics=metrics, counts=counts, facts={**report.facts, "faults": faults})
             write_json(out / "report.json", report)
         return report
