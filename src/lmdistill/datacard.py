@@ -158,7 +158,7 @@ def _filtered(origin: Origin, counts: Mapping[str, int]) -> list[str]:
     if origin.funnel:
         lines += ["| step | reached it | dropped | left |", "| --- | --- | --- | --- |"]
     for row, step in zip(origin.funnel, origin.steps, strict=True):
-        settings = {key: value for key, value in step.items() if key != "name"}
+        settings = {key: public(value) for key, value in step.items() if key != "name"}
         dropped = ", ".join(f"{reason}: {n:,}" for reason, n in row["dropped"].items()) or "none"
         name = f"`{row['step']}` {json.dumps(settings, ensure_ascii=False) if settings else ''}".strip()
         lines.append(f"| {name} | {row['reached']:,} | {dropped} | {row['left']:,} |")

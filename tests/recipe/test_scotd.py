@@ -56,8 +56,19 @@ def test_supervised_keeps_right_rationales_and_reports_the_rest(tmp_path: Path) 
         "inputs_without": numbers.count(0),
         "inputs_below_least": sum(n < 4 for n in numbers),
     }
+    assert report.facts["shortened"] == {
+        "0": {"train_sources_shortened": 0, "train_targets_shortened": 0, "test_sources_shortened": 0}
+    }
     losses = [json.loads(line)["loss"] for line in (tmp_path / "seed-0/train/log.jsonl").open() if '"loss"' in line]
     assert losses[-1] < losses[0]
+
+
+def test_what_was_over_the_limits_stands_in_the_report(tmp_path: Path) -> None:
+    small = {"name": "causal", "dropout": 0.0, "max_source": 8, "max_target": 12}
+    report = recipe(student=small, train=SHARED["train"] | {"steps": 2, "eval_every": 2}).run(tmp_path)
+    told = report.facts["shortened"]["0"]
+    assert told["test_sources_shortened"] == 10 and told["train_targets_shortened"] >= 20
+    assert json.loads((tmp_path / "report.json").read_text())["facts"]["shortened"]["0"] == told
 
 
 def test_few_shot_keeps_all_and_votes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def test_a_run_becomes_a_data_set(run: Path, tmp_path: Path) -> None:
 
 def test_the_card_tells_how_it_came_to_be(run: Path, tmp_path: Path) -> None:
     rows, origin = origin_of(run)
+    origin = dataclasses.replace(origin, steps=[*origin.steps[:-1], {**origin.steps[-1], "encoder": "/models/e5"}])
     made = export_corpus(rows, TASK, tmp_path, licence="cc0-1.0", origin=origin)
     text = (tmp_path / "README.md").read_text()
     head = text.split("---")[1]
@@ -68,7 +70,7 @@ def test_the_card_tells_how_it_came_to_be(run: Path, tmp_path: Path) -> None:
     (funnel,) = [line for line in text.splitlines() if line.startswith("| `correct`")]
     wrong = 120 - sum(len(one.rationales) for one in curate(_all(run), TASK, Correct()))
     assert f"| 120 | wrong answer: {wrong} | {120 - wrong} |" in funnel
-    assert '| `random_k` {"k": 2}' in text
+    assert '| `random_k` {"k": 2, "encoder": "e5"}' in text
 
 
 def _all(run: Path) -> list[Annotation]:
