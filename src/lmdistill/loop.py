@@ -289,7 +289,11 @@ class Loop:
             for name, companion in self.companions.items():
                 from safetensors.torch import save_model
 
-                save_model(companion.module, str(folder / f"companion-{name}.safetensors"))
+                module: Any = companion.module
+                if hasattr(module, "save") and companion.phase != "kept":
+                    module.save(folder / f"companion-{name}")
+                elif companion.phase != "kept":
+                    save_model(module, str(folder / f"companion-{name}.safetensors"))
             write_json(folder / CARD, self.card)
 
         if self.accelerator.is_main_process:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from lmdistill import config, registry
 from lmdistill.objectives import Part
+from lmdistill.objectives._judge import open_judge
 from lmdistill.objectives.contrastive_rationale import ContrastiveRationale
 from lmdistill.objectives.quality_judging import QualityJudging
 from lmdistill.recipes._road import vocabulary_texts
@@ -59,7 +60,14 @@ def test_qcrd_samples_judges_contrasts_and_keeps_what_it_did(tmp_path: Path) -> 
     versions = [[one.scores["quality"] for one in items[0].rationales] for items in (rounds[0], rounds[3])]
     assert versions[0] != versions[1], "the judge learns from round to round"
     student = folder / "student"
-    assert load_file(student / "companion-judge.safetensors") and (student / "model.safetensors").exists()
+    assert load_file(student / "companion-judge" / "model.safetensors") and (student / "model.safetensors").exists()
+    judge = open_judge(student / "companion-judge")
+    chosen = rounds[(report.facts["steps"]["0"] - 1) // 3]  # the judge of the chosen step
+    scores = {
+        judge.text(item.example.input, one.text): one.scores["quality"] for item in chosen for one in item.rationales
+    }
+    again = judge.scores(list(scores))
+    assert all(abs(again[text] - score) < 1e-5 for text, score in scores.items()), "it judges as it did then"
     log = [json.loads(line) for line in (folder / "log.jsonl").open()]
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert losses[-1] < losses[0]
@@ -128,7 +136,7 @@ def test_a_run_that_was_stopped_in_a_round_ends_bit_identical(tmp_path: Path) ->
             except KeyboardInterrupt:
                 assert name == "stopped"
         ends[name] = load_file(tmp_path / name / "student" / "model.safetensors")
-        ends[name] |= load_file(tmp_path / name / "student" / "companion-judge.safetensors")
+        ends[name] |= load_file(tmp_path / name / "student" / "companion-judge" / "model.safetensors")
     assert len(STOPPED) == 1 and STOPPED[0] < 1
     assert all(torch.equal(tensor, ends["stopped"][key]) for key, tensor in ends["whole"].items())
     files = [sorted((tmp_path / name / "rounds").glob("*.jsonl")) for name in ("whole", "stopped")]
@@ -138,6 +146,30 @@ def test_a_run_that_was_stopped_in_a_round_ends_bit_identical(tmp_path: Path) ->
     whole, stopped = ([{k: v for k, v in one.items() if k not in timed} for one in rounds] for rounds in facts)
     assert whole == stopped and len(whole) == len(files[0]), "rounds before the stop are not forgotten"
     assert all(timed <= one.keys() for one in facts[1])
+
+
+def test_the_first_student_is_neither_trained_nor_saved_again(tmp_path: Path) -> None:
+    items = [
+        Annotation(Example(f"e{i}", f"ab {i}", "cd"), (Rationale("ef gh", "cd", "t", 0), Rationale("ab", "cd", "t", 1)))
+        for i in range(8)
+    ]
+    settings = TrainSettings(steps=6, batch_size=4, learning_rate=3e-3, save_every=3, eval_every=99, device="cpu")
+    files = {}
+    for name in ("whole", "stopped"):
+        STOPPED[:] = [1.0] if name == "whole" else []
+        objective = Interrupted(negatives="fixed", max_tokens=4, judge=None)
+        for _ in range(2):
+            student = Seq2seq().open(vocabulary_texts(objective, items), seed=0)
+            try:
+                train(student, objective, items, settings=settings, folder=tmp_path / name, seed=1)
+            except KeyboardInterrupt:
+                assert name == "stopped"
+        files[name] = [path.read_bytes() for path in sorted((tmp_path / name / "rounds").glob("*.jsonl"))]
+        left = [str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*")]
+        assert not [path for path in left if "initial" in path]
+        state = load_file(tmp_path / name / "state" / "step-00000006" / "weights.safetensors")
+        assert all(key.startswith("step.") for key in state)
+    assert len(STOPPED) == 1 and STOPPED[0] < 1 and files["whole"] == files["stopped"] and len(files["whole"]) == 3
 
 
 def overfit(objective: Any, items: Sequence[Annotation], folder: Path) -> list[str]:

@@ -6,13 +6,16 @@ import argparse
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from lmdistill.objectives.quality_judging import QualityJudging
 from lmdistill.store import write_rows
+from lmdistill.students.seq2seq import Seq2seq
 from lmdistill.types import Annotation, Example, Prediction, Rationale
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -96,5 +99,18 @@ def test_scores_of_a_folder_that_has_none_are_a_message(tmp_path: Path, capsys: 
         row = Annotation(Example("1", "x", "yes"), (Rationale("so", "yes"),), negatives=(Rationale("no", "no"),))
         write_rows(tmp_path / "rounds" / "round-0000.jsonl", [row])
         assert "contrast.judge: null" in called()
+        row = replace(row, rationales=(Rationale("so", "yes", scores={"quality": 0.9}),), negatives=())
+        write_rows(tmp_path / "rounds" / "round-0000.jsonl", [row])
+        sys.argv[1:] = [str(tmp_path), "--items", str(tmp_path / "none.jsonl")]
+        with pytest.raises(SystemExit) as caught:
+            module.main()
+        assert caught.value.code == 2 and "no such file" in capsys.readouterr().err
+        student = Seq2seq().open(["yes no so x ."], seed=0)
+        QualityJudging().companion(student).module.save(tmp_path / "student" / "companion-judge")  # type: ignore[operator]
+        rows = [replace(row, rejected=(Rationale("no .", "no"),))]
+        sys.argv[3] = str(tmp_path / "rows.jsonl")
+        write_rows(tmp_path / "rows.jsonl", rows)
+        module.main()
+        assert "1 right and 1 wrong rationales, AUC" in capsys.readouterr().out
     finally:
         sys.argv[:] = argv

@@ -12,9 +12,11 @@ import torch
 from lmdistill.errors import ConfigError, StoreError, TrainingError
 from lmdistill.losses.contrast import JudgeLoss
 from lmdistill.objectives import Companion, Round
+from lmdistill.objectives._judge import Judge, open_judge
 from lmdistill.objectives.contrastive_rationale import ContrastiveRationale
 from lmdistill.objectives.quality_judging import QualityJudging
 from lmdistill.recipes._road import vocabulary_texts
+from lmdistill.students.causal import Causal
 from lmdistill.students.seq2seq import Seq2seq
 from lmdistill.train import TrainSettings, train
 from lmdistill.types import Annotation, Example, Rationale
@@ -62,6 +64,25 @@ def test_the_loop_trains_a_judge_by_itself(form: JudgeLoss, pooling: str, tmp_pa
     again = objective.open(TEXTS * 3, seed=9, vocabulary_size=40)
     again.load(tmp_path / "student")
     assert objective.scored(again, own) == scored
+
+
+@pytest.mark.parametrize("kind", ["seq2seq", "causal", "scratch"])
+def test_a_saved_judge_is_opened_again_whatever_its_encoder(kind: str, tmp_path: Path) -> None:
+    student = (Causal() if kind == "causal" else Seq2seq()).open(TEXTS, seed=0)
+    encoder = "scratch" if kind == "scratch" else "student"
+    objective = QualityJudging(encoder=encoder, pooling="mean", template="{input} so {rationale}", max_tokens=9)
+    judge = objective.companion(student).module
+    assert isinstance(judge, Judge)
+    judge.save(tmp_path / "judge")
+    again = open_judge(tmp_path / "judge")
+    texts = [again.text("ab or", text) for text in ("it is ab", "it is cd", " ".join(WORDS * 3))]
+    assert texts[0] == "ab or so it is ab" == objective.text(items(1)[0], "it is ab")
+    assert again.scores(texts) == pytest.approx(judge.scores(texts), abs=1e-6)
+    (tmp_path / "judge" / "model.safetensors").unlink()
+    with pytest.raises(StoreError, match="cannot be opened"):
+        open_judge(tmp_path / "judge")
+    with pytest.raises(StoreError, match=r"no judge\.json"):
+        open_judge(tmp_path)
 
 
 def test_padding_and_company_do_not_change_a_score() -> None:

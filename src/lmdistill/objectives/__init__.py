@@ -42,15 +42,16 @@ class Part:
 
 @dataclass
 class Companion:
-    """A module that is trained beside the student and saved with it.
+    """A module beside the student, trained and saved with it: in a folder of its own where it has `save`.
 
     `phase` 'joint': its parameters join the student's optimizer (own learning rate where given) and `loss` reaches
     them. 'own': the objective trains it itself in `learn`, with the optimizer that the loop made and checkpoints.
+    'kept': it is not trained, and not saved either: a resumed run makes it again from the same student.
     """
 
     module: nn.Module
     learning_rate: float | None = None
-    phase: Literal["joint", "own"] = "joint"
+    phase: Literal["joint", "own", "kept"] = "joint"
     optimizer: torch.optim.Optimizer | None = None
 
 

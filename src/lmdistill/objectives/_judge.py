@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lmdistill.errors import StoreError
+from lmdistill.store import write_json
 from lmdistill.students import Batch, Targets
 from lmdistill.types import Item, View
 
 Pooling = Literal["max", "mean"]
+TEMPLATE = "question: {input} explanation: {rationale}"
+JUDGE_CARD = "judge.json"
+"""The file beside a judge's weights that says how it reads a text."""
 
 
 class Judge(nn.Module):
@@ -22,8 +28,11 @@ class Judge(nn.Module):
     Meets `lmdistill.students.Trainable`, so the loop can train it like a student; a view's source is the text.
     """
 
-    def __init__(self, encoder: Any, tokenizer: Any, *, pooling: Pooling, max_tokens: int) -> None:
+    def __init__(
+        self, encoder: Any, tokenizer: Any, *, pooling: Pooling, max_tokens: int, template: str = TEMPLATE
+    ) -> None:
         super().__init__()
+        self.template = template
         width = int(getattr(encoder.config, "d_model", None) or encoder.config.hidden_size)
         self.encoder, self.tokenizer, self.pooling, self.max_tokens = encoder, tokenizer, pooling, max_tokens
         self.first, self.second = nn.Linear(width, width), nn.Linear(width, 1)
@@ -40,6 +49,10 @@ class Judge(nn.Module):
                 ids = [*ids[:half], *ids[len(ids) - (self.max_tokens - half) :]]
             self._tokens[text] = tuple(ids)
         return self._tokens[text]
+
+    def text(self, asked: str, rationale: str) -> str:
+        """What it reads of an input and a rationale."""
+        return self.template.replace("{input}", asked).replace("{rationale}", rationale)
 
     def length(self, view: View) -> tuple[int, int]:
         return len(self.tokens(view.source)), 0
@@ -114,11 +127,16 @@ class Judge(nn.Module):
         return found
 
     def save(self, folder: Path) -> None:
-        """Weights in safetensors and the tokenizer."""
+        """Weights in safetensors, the tokenizer, the encoder's configuration, and how texts are made and pooled."""
         from safetensors.torch import save_model
 
+        folder.mkdir(parents=True, exist_ok=True)
         save_model(self, str(folder / "model.safetensors"))
         self.tokenizer.save_pretrained(folder)
+        self.encoder.config.save_pretrained(folder)
+        kind = type(self.encoder)
+        own = {"pooling": self.pooling, "max_tokens": self.max_tokens, "template": self.template}
+        write_json(folder / JUDGE_CARD, {"encoder": [kind.__module__, kind.__name__], **own})
 
     def load(self, folder: Path) -> None:
         """Take over the weights and the tokenizer that `save` wrote, in place."""
@@ -128,6 +146,35 @@ class Judge(nn.Module):
         load_model(self, str(folder / "model.safetensors"))
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self._tokens.clear()
+
+
+def open_judge(folder: Path) -> Judge:
+    """A judge from the folder that `Judge.save` wrote: RUN/seed-0/train/student/companion-judge, for example.
+
+    Raises:
+        StoreError: it lacks a file, or one is damaged.
+    """
+    import importlib
+
+    from transformers import AutoConfig, AutoTokenizer
+
+    path = folder / JUDGE_CARD
+    if not path.is_file():
+        raise StoreError(
+            f"{folder} has no {JUDGE_CARD}: it is no judge (expected RUN/seed-0/train/student/companion-judge)"
+        )
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        module, kind = card.pop("encoder")
+        if not module.startswith("transformers."):
+            raise ValueError(f"an encoder of transformers was expected, got {module}.{kind}")
+        encoder = getattr(importlib.import_module(module), kind)(AutoConfig.from_pretrained(folder))
+        judge = Judge(encoder, AutoTokenizer.from_pretrained(folder), **card)
+        judge.load(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise StoreError(f"the judge in {folder} cannot be opened ({first}); train again, or copy it again") from error
+    return judge.eval()
 
 
 def above(good: Sequence[float], bad: Sequence[float]) -> float:
@@ -176,8 +223,6 @@ def pretrained_encoder(path: str) -> tuple[Any, Any]:
         StoreError: it lacks a file.
     """
     from transformers import AutoModel, AutoTokenizer
-
-    from lmdistill.errors import StoreError
 
     try:
         model = AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)

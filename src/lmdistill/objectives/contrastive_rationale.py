@@ -207,7 +207,7 @@ class ContrastiveRationale(Objective):
         if self.samples_student and self.negatives == "fixed":
             import copy
 
-            made[INITIAL] = Companion(copy.deepcopy(student), phase="own")
+            made[INITIAL] = Companion(copy.deepcopy(student), phase="kept")
         return made
 
     def learn(self, items: Sequence[Annotation], round: Round) -> Sequence[Annotation]:

@@ -14,7 +14,15 @@ from torch import Tensor
 from lmdistill.errors import ConfigError, TrainingError
 from lmdistill.losses.contrast import JudgeLoss, judge_loss
 from lmdistill.objectives import Companion, Objective, Part, Round
-from lmdistill.objectives._judge import Judge, Pooling, above, copied_encoder, pretrained_encoder, scratch_encoder
+from lmdistill.objectives._judge import (
+    TEMPLATE,
+    Judge,
+    Pooling,
+    above,
+    copied_encoder,
+    pretrained_encoder,
+    scratch_encoder,
+)
 from lmdistill.objectives._picking import places
 from lmdistill.progress import progress
 from lmdistill.store import seed_for
@@ -47,7 +55,7 @@ class QualityJudging(Objective):
     preset: str = "tiny"
     pooling: Pooling = "max"
     loss_form: JudgeLoss = "bce"
-    template: str = "question: {input} explanation: {rationale}"
+    template: str = TEMPLATE
     learning_rate: float | None = None
     weight: float = 0.5
     decay: float = 0.9
@@ -116,7 +124,7 @@ class QualityJudging(Objective):
     def _judge(self, encoder: Any, tokenizer: Any, seed: int) -> Judge:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Judge(encoder, tokenizer, pooling=self.pooling, max_tokens=self.max_tokens)
+            return Judge(encoder, tokenizer, pooling=self.pooling, max_tokens=self.max_tokens, template=self.template)
 
     # --- by itself, in the loop ---
 
