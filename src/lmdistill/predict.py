@@ -15,6 +15,7 @@ from lmdistill.choosing import Asked, brought_to_an_end, choices_scored, predict
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.objectives import Objective
 from lmdistill.progress import progress
+from lmdistill.registry import name_of
 from lmdistill.store import digest_rows, seed_for, stage, write_rows
 from lmdistill.tasks import Task
 from lmdistill.train import CARD, digest_weights
@@ -89,6 +90,10 @@ class Decoding:
         )
 
 
+EXPLAINED = 256
+"""Examples that are asked for their rationales between two notes of progress."""
+
+
 class Opened(NamedTuple):
     """A student folder, opened: what it was trained for stands in its card."""
 
@@ -105,29 +110,66 @@ def predict(
     *,
     decoding: Decoding = Decoding(),
     folder: Path | None = None,
+    rationale_tokens: int = 0,
 ) -> Sequence[Prediction]:
     """Answers for examples (given as annotations: passages, or rationales for objectives that read them, ride along).
 
+    With `rationale_tokens` a student that learnt rationales as a task apart, and answers without one, is asked for one
+    too, in at most so many tokens; the answer does not change by it.
     With `folder` the predictions are written to `folder/rows.jsonl` with a manifest, and read from there next time.
 
     Raises:
-        StoreError: the folder belongs to another run. ConfigError: constrained decoding of a task without choices.
+        StoreError: the folder belongs to another run. ConfigError: constrained decoding of a task without choices;
+            rationales of a student that learnt none as a task apart.
     """
     if folder is None:
-        return list(_predict(student, objective, task, items, decoding))
+        return explained(
+            student, objective, items, _predict(student, objective, task, items, decoding), rationale_tokens
+        )
     settings = {
         "decoding": config.settings_of(decoding),
         "objective": config.settings_of(objective),
         "task": config.settings_of(task) if dataclasses.is_dataclass(task) else {"name": type(task).__name__},
         "student": student.reading() if hasattr(student, "reading") else {},
     }
+    if rationale_tokens:
+        settings["rationale_tokens"] = rationale_tokens
     inputs = {"items": digest_rows(items), "student": digest_weights(student)}
     with stage(folder, "predict", settings=settings, inputs=inputs) as opened:
         if not opened.done:
-            write_rows(opened.path(), _predict(student, objective, task, items, decoding))
+            answered = _predict(student, objective, task, items, decoding)
+            write_rows(opened.path(), explained(student, objective, items, answered, rationale_tokens))
             if hasattr(student, "cut_sources"):
                 opened.manifest.counts["sources_shortened"] = student.cut_sources(map(objective.prompt, items))
         return opened.rows(Prediction)
+
+
+def explained(
+    student: Any, objective: Objective, items: Sequence[Annotation], answered: Sequence[Prediction], tokens: int
+) -> list[Prediction]:
+    """The predictions with the rationale that the student gives when it is asked for one alone (0 tokens: not asked).
+
+    Raises:
+        ConfigError: the objective has no such prompt.
+    """
+    if not tokens:
+        return list(answered)
+    out: list[Prediction] = []
+    with progress("rationales", len(items), "examples") as bar:
+        for start in range(0, len(items), EXPLAINED):
+            asked = [objective.rationale_prompt(items[i]) for i in range(start, min(start + EXPLAINED, len(items)))]
+            prompts = [prompt for prompt in asked if prompt is not None]
+            if len(prompts) < len(asked):
+                message = (
+                    f"objective {name_of(objective)!r} learns no rationale as a task of its own, so none can be asked "
+                )
+                raise ConfigError(
+                    message + "for; leave rationales out (one that is written before an answer is kept anyway)"
+                )
+            told = student.generate(prompts, Sampling(max_tokens=tokens))
+            out += [replace(answered[start + i], rationale=one.text.strip()) for i, (one,) in enumerate(told)]
+            bar.advance(len(asked))
+    return out
 
 
 def _predict(

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from lmdistill import config, registry
+from lmdistill.cli.main import main
+from lmdistill.judging import pairs_of
 from lmdistill.objectives import Part
 from lmdistill.objectives._judge import open_judge
 from lmdistill.objectives.contrastive_rationale import ContrastiveRationale
@@ -22,7 +24,7 @@ from lmdistill.store import Rows
 from lmdistill.students import Batch
 from lmdistill.students.seq2seq import Seq2seq
 from lmdistill.train import TrainSettings, train
-from lmdistill.types import Annotation, Example, Rationale, Report
+from lmdistill.types import Annotation, Example, Prediction, Rationale, Report
 
 JUDGE = {"steps": 3, "pretrain_steps": 3, "batch_size": 8, "learning_rate": 1e-3}
 CONTRAST: dict[str, Any] = {"lag": 2, "max_tokens": 8, "judge": JUDGE}
@@ -91,6 +93,24 @@ def test_a_split_that_is_tested_chooses_no_checkpoint(tmp_path: Path, capsys: py
     manifest = json.loads((tmp_path / "seed-0" / "train" / "manifest.json").read_text())
     assert manifest["facts"]["score"] is None and report.facts["steps"] == {"0": 4}
     assert "the last one is tested" in capsys.readouterr().err
+
+
+def test_two_students_rationales_can_be_compared(tmp_path: Path) -> None:
+    """The tests' own predictions hold rationales where asked for; a saved student is asked by the command line."""
+    short = TRAIN | {"steps": 6, "eval_every": 6}
+    run("qcrd", tmp_path / "qcrd", contrast=CONTRAST, train=short, test_rationales=6)
+    run("mi", tmp_path / "mi", train=short)
+    first = list(Rows(tmp_path / "qcrd" / "seed-0" / "test" / "rows.jsonl", Prediction))
+    student = tmp_path / "mi" / "seed-0" / "train" / "student"
+    asked = ["predict", "--student", str(student), "--out", str(tmp_path / "told.jsonl"), "--rationales", "6"]
+    with pytest.raises(SystemExit) as ended:
+        main(asked)
+    assert ended.value.code == 0
+    second = list(Rows(tmp_path / "told.jsonl", Prediction))
+    pairs = pairs_of(first, second)
+    assert len(pairs) == 8 and all(pair.first.strip() and pair.second.strip() for pair in pairs)
+    plain = list(Rows(tmp_path / "mi" / "seed-0" / "test" / "rows.jsonl", Prediction))
+    assert [one.answer for one in plain] == [one.answer for one in second]
 
 
 @pytest.mark.parametrize("mode", ["released", "clean"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.objectives.label_only import LabelOnly
 from lmdistill.objectives.rationale_then_label import RationaleThenLabel
+from lmdistill.objectives.step_by_step import StepByStep
 from lmdistill.predict import Decoding, open_student, predict
 from lmdistill.tasks import Task
 from lmdistill.train import TrainSettings, train
@@ -54,6 +55,24 @@ def test_greedy_decoding_asks_once_and_reads_the_text_as_the_answer() -> None:
     assert [one.answer for one in found] == ["blue", None]
     assert found[1].reason == "empty" and found[0].confidence is None
     assert (student.asked[0].n, student.asked[0].temperature, student.asked[0].top_k) == (1, 0.0, 0)
+
+
+def test_a_rationale_that_was_learnt_apart_is_asked_for_apart(tmp_path: Path) -> None:
+    texts = {
+        "predict: sky": ["blue"],
+        "predict: rose": ["red"],
+        "explain: sky": [" it is day "],
+        "explain: rose": ["so"],
+    }
+    student = Says(texts)
+    plain = predict(student, StepByStep(), Colours(), ITEMS)
+    told = predict(student, StepByStep(), Colours(), ITEMS, rationale_tokens=7)
+    assert [one.rationale for one in plain] == ["", ""] and [one.rationale for one in told] == ["it is day", "so"]
+    assert [replace(one, rationale="") for one in told] == plain, "the answers do not change by it"
+    assert student.asked[-1] == Sampling(max_tokens=7)
+    for objective in (LabelOnly(), RationaleThenLabel(), StepByStep(rationale_weight=0)):
+        with pytest.raises(ConfigError, match="learns no rationale as a task of its own"):
+            predict(Says({"sky": ["x"], "rose": ["x"], **texts}), objective, Colours(), ITEMS, rationale_tokens=7)
 
 
 def test_votes_are_counted_on_the_canonical_form() -> None:

@@ -37,6 +37,10 @@ def command(
         Path | None, typer.Option("--items", help="Annotated rows to answer instead of a split; passages ride along.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Answer the first so many only.")] = None,
+    rationales: Annotated[
+        int,
+        typer.Option("--rationales", min=0, help="Also ask for a rationale of at most so many tokens (dss, mi, qcrd)."),
+    ] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     config_file: Config = None,
     sets: Sets = None,
@@ -55,7 +59,14 @@ def command(
         questions = as_trained(opened.card, student, settings.task, questions)
     if items is None and (lacking := read_besides(opened.objective, {}, questions[0].example)):
         raise ConfigError(f"this student reads {lacking} beside the input; give rows that hold them with --items")
-    predictions = predict(opened.student, opened.objective, settings.task, questions, decoding=settings.decoding)
+    predictions = predict(
+        opened.student,
+        opened.objective,
+        settings.task,
+        questions,
+        decoding=settings.decoding,
+        rationale_tokens=rationales,
+    )
     count = store.write_rows(out, predictions)
     answered = sum(prediction.answer is not None for prediction in predictions)
     print(f"predictions: {out} ({answered:,} of {count:,} answered)")

@@ -140,6 +140,10 @@ class Objective(ABC):
         """The student's input for an example, its passages behind it where it has any (see `shown`)."""
         return shown(annotation)
 
+    def rationale_prompt(self, annotation: Annotation) -> str | None:
+        """The input that asks for a rationale alone, where that was learnt as a task of its own; None elsewhere."""
+        return None
+
     def read(self, task: Task, annotation: Annotation, text: str) -> Parsed:
         """The student's output as rationale and answer: by default the whole text is the answer."""
         answer = text.strip()

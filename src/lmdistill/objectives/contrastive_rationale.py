@@ -121,7 +121,7 @@ class ContrastiveRationale(Objective):
     def views(self, item: Annotation, epoch: int, rng: random.Random) -> Sequence[View]:
         label = label_of(item, self.labels)
         views = [] if not label else [View(self.prompt(item), label, "label")]
-        source = self._source(item)
+        source = self.rationale_prompt(item)
         good = [one for one in item.rationales if one.text.strip()]
         if self.positives == "first":
             good = good[:1]
@@ -140,8 +140,8 @@ class ContrastiveRationale(Objective):
     def prompt(self, annotation: Annotation) -> str:
         return PREFIXES[self.prefix_style].label + shown(annotation)
 
-    def _source(self, item: Annotation) -> str:
-        return PREFIXES[self.prefix_style].rationale + shown(item)
+    def rationale_prompt(self, annotation: Annotation) -> str:
+        return PREFIXES[self.prefix_style].rationale + shown(annotation)
 
     # --- rounds ---
 
@@ -175,7 +175,7 @@ class ContrastiveRationale(Objective):
         sampling = Sampling(n=self.samples, temperature=self.temperature, max_tokens=self.max_tokens)
         made = sampled_negatives(
             [items[i] for i in chosen],
-            [self._source(items[i]) for i in chosen],
+            [self.rationale_prompt(items[i]) for i in chosen],
             writer,
             sampling,
             seed=round.seed,

@@ -55,12 +55,15 @@ class MutualInformation(Objective):
     def views(self, item: Annotation, epoch: int, rng: random.Random) -> Sequence[View]:
         label = label_of(item, self.labels)
         views = [] if not label else [View(self.prompt(item), label, "label")]
-        source = PREFIXES[self.prefix_style].rationale + shown(item)
+        source = self.rationale_prompt(item)
         seen = chosen(item.rationales, self.rationales, rng)
         return views + [View(source, one.text, "rationale", group) for group, one in seen]
 
     def prompt(self, annotation: Annotation) -> str:
         return PREFIXES[self.prefix_style].label + shown(annotation)
+
+    def rationale_prompt(self, annotation: Annotation) -> str:
+        return PREFIXES[self.prefix_style].rationale + shown(annotation)
 
     def counts(self, batch: Batch) -> dict[str, float]:
         counts = {role: count_of(batch, role, self.reduction) for role in batch.targets}

@@ -42,16 +42,18 @@ class StepByStep(Objective):
             raise ConfigError(f"rationale_weight: {self.rationale_weight} is negative")
 
     def views(self, item: Annotation, epoch: int, rng: random.Random) -> Sequence[View]:
-        source, label = shown(item), label_of(item, self.labels)
+        label = label_of(item, self.labels)
         views = [] if not label else [View(self.prompt(item), label, "label")]
-        if self.rationale_weight:
-            prefix = PREFIXES[self.prefix_style].rationale
+        if (source := self.rationale_prompt(item)) is not None:
             seen = chosen(item.rationales, self.rationales, rng)
-            views += [View(prefix + source, one.text, "rationale", group) for group, one in seen]
+            views += [View(source, one.text, "rationale", group) for group, one in seen]
         return views
 
     def prompt(self, annotation: Annotation) -> str:
         return PREFIXES[self.prefix_style].label + shown(annotation)
+
+    def rationale_prompt(self, annotation: Annotation) -> str | None:
+        return PREFIXES[self.prefix_style].rationale + shown(annotation) if self.rationale_weight else None
 
     def counts(self, batch: Batch) -> dict[str, float]:
         return {role: count_of(batch, role, self.reduction) for role in batch.targets}

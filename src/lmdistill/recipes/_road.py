@@ -46,11 +46,12 @@ class Road(Recipe):
 
     `fraction` takes a share of the training examples (the same ones for every seed; a smaller share is part of a
     larger one). `seeds` trains one student each. `valid_limit` bounds the validation examples that choose a
-    checkpoint; with `test_split` 'valid' none is chosen, the last is tested. `measure_teacher` also asks the teacher
-    the test questions, for comparison. `cache` is the file that keeps paid answers (by default in the run's folder),
-    `shared` a folder of annotations that several runs share. `grounding` puts passages of a knowledge base behind the
-    input. `also_test` names further tasks whose test questions the student is asked: contrast sets, other domains;
-    their metrics carry the task's name.
+    checkpoint; with `test_split` 'valid' none is chosen, the last is tested. `test_rationales` also asks a student that
+    learnt rationales as a task apart for one at each test question, of at most so many tokens (0: it is not asked).
+    `measure_teacher` also asks the teacher the test questions, for comparison. `cache` is the file that keeps paid
+    answers (by default in the run's folder), `shared` a folder of annotations that several runs share. `grounding` puts
+    passages of a knowledge base behind the input. `also_test` names further tasks whose test questions the student is
+    asked: contrast sets, other domains; their metrics carry the task's name.
     """
 
     task: Task = component("tasks")
@@ -66,6 +67,7 @@ class Road(Recipe):
     seeds: tuple[int, ...] = (0,)
     valid_limit: int = 500
     test_split: str = "test"
+    test_rationales: int = 0
     also_test: tuple[Task, ...] = component("tasks", ())
     measure_teacher: bool = False
     cache: Path | None = None
@@ -225,7 +227,13 @@ class Road(Recipe):
             with first_process_first(device):
                 questions = self.asked(self.test_split, None, out)
                 predictions = predict(
-                    trained.student, objective, self.task, questions, decoding=self.decoding, folder=folder / "test"
+                    trained.student,
+                    objective,
+                    self.task,
+                    questions,
+                    decoding=self.decoding,
+                    folder=folder / "test",
+                    rationale_tokens=self.test_rationales,
                 )
                 others = elsewhere(self, objective, trained.student, folder, out)
                 reports[seed] = beside(evaluate(self.task, predictions), others)
