@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lmdistill.errors import StoreError
 from lmdistill.progress import note
+from lmdistill.store import read_manifest
 
 
 @contextlib.contextmanager
@@ -55,6 +56,12 @@ def alone(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise StoreError(f"cannot lock {folder} ({error.strerror or error})") from error
         yield
+
+
+def until_made(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """`alone` in a stage's folder that is still to be made; one that is complete is open to all, read-only ones too."""
+    manifest = read_manifest(folder)
+    return contextlib.nullcontext() if manifest is not None and manifest.status == "complete" else alone(folder)
 
 
 def _link(folder: Path, target: Path) -> None:

@@ -178,3 +178,35 @@ def test_fused_ranks_by_hand() -> None:
     assert fused.score_rows("x", [3, 1]) == pytest.approx([1 / 61 + 1 / 62 - 1 / 61, 1 / 61 + 1 / 61])
     with pytest.raises(ConfigError, match="at least one of `parts`"):
         Hybrid(parts=())
+
+
+def test_two_who_need_an_index_at_once_make_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+    import time
+
+    from lmdistill.retrievers import _postings
+
+    stored = build(
+        [Document(f"p{i}", text) for i, text in enumerate(TEXTS)], tmp_path, inputs={}, resemblance_limit=2.0
+    )
+    inside, begun, made = threading.Event(), threading.Event(), []
+    plain = _postings.build
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        made.append(threading.current_thread().name)
+        inside.set()
+        begun.wait(20)
+        time.sleep(0.3)  # the second must wait for this one
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(_postings, "build", slow)
+    found: list[Any] = []
+    first = threading.Thread(target=lambda: found.append(spec("bm25").open(stored).search("otter", 3)))
+    second = threading.Thread(target=lambda: found.append(spec("bm25").open(stored).search("otter", 3)))
+    first.start()
+    assert inside.wait(20)
+    second.start()
+    begun.set()
+    first.join(20)
+    second.join(20)
+    assert len(made) == 1 and len(found) == 2 and found[0] == found[1] != []

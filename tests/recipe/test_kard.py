@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lmdistill import config, registry
-from lmdistill.errors import ConfigError
+from lmdistill.errors import BudgetReached, ConfigError, LmdistillError, StoreError
 from lmdistill.store import Rows
 from lmdistill.types import Annotation, Candidates, Prediction, Report
 
@@ -300,12 +303,89 @@ def test_explanations_that_mention_the_answer_are_kept_and_a_verifier_may_judge(
     assert [one.reason for one in judged.rejected] == ["the verifier reached another answer"]
 
 
+def test_an_encoder_that_was_trained_otherwise_is_never_served(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    encoder = {"name": "dual_encoder", "preset": "tiny", "max_length": 32}
+    encoding = {"from_rationale": 3, "from_question": 3, "train": TINY}
+    settings = {**TRAINED, "grounding": {"passages": 1}, "encoder": encoder}
+    run("rag", tmp_path, **settings, encoding=encoding)
+    with pytest.raises(StoreError, match=r"learning_rate was 0\.003, now 0\.1"):
+        run("rag", tmp_path, **settings, encoding={**encoding, "train": {**TINY, "learning_rate": 0.1}})
+    with pytest.raises(StoreError, match="from_question was 3, now 2"):
+        run("rag", tmp_path, **settings, encoding={**encoding, "from_question": 2})
+
+
+@pytest.mark.parametrize(
+    ("task", "grounding", "error"),
+    [
+        ({"name": "sums", "train": 12, "valid": 4, "test": 4}, {"reranker": None}, "no knowledge base"),
+        (SHARED["task"], {"retriever": {"name": "dense", "model": "nowhere/at-all"}}, "retriever.model"),
+        (SHARED["task"], {"reranker": {**RERANKER, "model": "nowhere/at-all"}}, "nowhere/at-all"),
+        (SHARED["task"], {"reranker": {**RERANKER, "preset": "huge"}}, "'huge' is not one of tiny"),
+    ],
+)
+def test_what_cannot_be_searched_is_told_before_the_teacher_is_asked(
+    tmp_path: Path, task: dict[str, Any], grounding: dict[str, Any], error: str
+) -> None:
+    pytest.importorskip("sentence_transformers")
+    with pytest.raises(LmdistillError, match=error):
+        run("kard", tmp_path, **{**TRAINED, "task": task}, grounding={"passages": 1, **grounding})
+    assert not (tmp_path / "annotations").exists()
+
+
+def test_a_verifier_has_the_caps_and_the_cache_of_the_run(tmp_path: Path) -> None:
+    given = {"verifier": {"name": "scripted"}, "budget": {"max_requests": 24}, "cache": str(tmp_path / "c.sqlite")}
+    own = config.build(registry.load("recipes", "rd"), {**TRAINED, **given, "sampling": {"n": 2}})
+    annotated = own.annotated(own.examples(), tmp_path / "annotations")
+    with pytest.raises(BudgetReached, match="max_requests = 24 is reached"):
+        own.curated(annotated, tmp_path)
+    assert not (tmp_path / "verifier.sqlite").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["kard", "rag"])
+def test_two_processes_train_what_finds_passages_and_then_the_student(recipe: str, tmp_path: Path) -> None:
+    """Without an accelerator and without being told so, and with a pooler in the encoder that no loss reaches."""
+    pytest.importorskip("sentence_transformers")
+    training = {**TINY, "steps": 2, "batch_size": 4}
+    settings = {**TRAINED, "recipe": recipe, "train": training, "decoding": {"max_tokens": 4}, "valid_limit": 2}
+    if recipe == "kard":
+        reranking = {**GROUNDING["reranking"], "train": training}
+        settings["grounding"] = {**GROUNDING, "silver": "question", "reranking": reranking}
+    else:
+        settings["grounding"] = {"passages": 1}
+        settings["encoder"] = {"name": "dual_encoder", "preset": "tiny", "max_length": 32}
+        settings["encoding"] = {"from_rationale": 3, "from_question": 3, "train": training}
+    (tmp_path / "run.json").write_text(json.dumps(settings))
+    program = (
+        "import json, sys; from pathlib import Path; from lmdistill import config, registry; "
+        "own = json.loads(Path(sys.argv[1]).read_text()); "
+        "config.build(registry.load('recipes', own.pop('recipe')), own).run(Path(sys.argv[2]))"
+    )
+    (tmp_path / "program.py").write_text(program)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    arguments = [str(tmp_path / "program.py"), str(tmp_path / "run.json"), str(tmp_path / "out")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment.pop("ACCELERATE_USE_CPU", None)
+    done = subprocess.run([*launcher, *arguments], env=environment, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert len(predictions(tmp_path / "out")) == 8
+    folder = tmp_path / "out" / ("reranker" if recipe == "kard" else "encoder")
+    log = json.loads((folder / "manifest.json").read_text())
+    assert log["status"] == "complete"
+
+
 def test_settings_without_sense_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="KARD reads at least 1"):
         run("kard", tmp_path, **TRAINED, grounding={"passages": 0})
     with pytest.raises(ConfigError, match="'rationale' or 'gold' was expected"):
         run("oracle", tmp_path, **TRAINED, grounding={"passages": 1, "oracle": "none"})
+    for encoder in ("cross_encoder", "late_interaction"):
+        with pytest.raises(ConfigError, match="only a 'dual_encoder' gives passages vectors of their own"):
+            run("rag", tmp_path, **TRAINED, grounding={"passages": 1}, encoder=encoder)
     with pytest.raises(ConfigError, match="an objective for plain text was expected"):
         run("dapt", tmp_path, **TRAINED, pretraining="label_only")
+    with pytest.raises(ConfigError, match="a decoder cannot fill in the spans"):
+        run("dapt", tmp_path, **{**TRAINED, "student": {"name": "causal", "preset": "tiny"}})
     with pytest.raises(ConfigError, match="trains nothing, so it can have no reranker"):
         run("few_shot", tmp_path, **SHARED, grounding=GROUNDING)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +16,8 @@ from lmdistill.types import Document, View
 
 SENTINELS = 100
 """T5's vocabulary has so many marks, `<extra_id_0>` to `<extra_id_99>`."""
+MOST = 10_000
+"""Among so many texts the longest is looked for, whose marks must be in the vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,34 @@ class SpanCorruption(Objective):
         target.append(f"<extra_id_{spans}>")
         return [View(" ".join(source), " ".join(target), "span")]
 
+    def check(self, student: Any, teacher: Any, items: Sequence[Any]) -> None:
+        """Refuse a decoder, and a vocabulary that cuts the marks of the longest texts into pieces."""
+        model = getattr(getattr(student, "model", None), "config", None)
+        if not getattr(model, "is_encoder_decoder", True):
+            raise ConfigError(
+                "objective 'span_corruption' fills in marks of a source, and this student is a decoder that has none; "
+                "use 'causal_lm'"
+            )
+        longest = max((item.text for item in itertools.islice(items, MOST)), key=lambda text: len(text.split()))
+        target = self.views(Document("longest", longest), 0, random.Random(0))
+        marks = re.findall(r"<extra_id_\d+>", target[0].target) if target else []
+        cut = [mark for mark in marks if not _is_one(student.tokenizer, mark)]
+        if cut:
+            raise ConfigError(
+                f"objective 'span_corruption' needs marks of one token each; the student's vocabulary cuts {cut[0]} "
+                f"({len(cut)} of the {len(marks)} that these texts need). Take a T5, or raise student.vocabulary_size"
+            )
+
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"span": count_of(batch, "span", self.reduction)}
 
     def loss(self, student: Any, teacher: Any, batch: Batch, progress: float) -> dict[str, Part]:
         return {"span": reduced(student(batch)["span"], batch, "span", self.reduction)}
+
+
+def _is_one(tokenizer: Any, mark: str) -> bool:
+    known = tokenizer.convert_tokens_to_ids(mark)
+    return known not in (None, tokenizer.unk_token_id) and known in tokenizer(f"one {mark} two")["input_ids"]
 
 
 def _parts(total: int, parts: int, rng: random.Random) -> list[int]:

@@ -11,9 +11,11 @@ from lmdistill.config import component
 from lmdistill.errors import ConfigError
 from lmdistill.knowledge import open_base
 from lmdistill.objectives import Objective
+from lmdistill.objectives.span_corruption import SpanCorruption
 from lmdistill.recipes._road import vocabulary_texts
 from lmdistill.recipes.rd import Rd
 from lmdistill.render import passage_text
+from lmdistill.students.causal import Causal
 from lmdistill.train import Trained, TrainSettings, train
 from lmdistill.types import Document
 
@@ -39,6 +41,8 @@ class Dapt(Rd):
         super().__post_init__()
         if "document" not in self.pretraining.needs:
             raise ConfigError("pretraining: an objective for plain text was expected, 'span_corruption' or 'causal_lm'")
+        if isinstance(self.pretraining, SpanCorruption) and isinstance(self.student, Causal):
+            raise ConfigError("pretraining: a decoder cannot fill in the spans of a source; set 'causal_lm'")
 
     def documents(self) -> list[Document]:
         """The corpus."""

@@ -13,6 +13,7 @@ from lmdistill.errors import ConfigError
 from lmdistill.knowledge import KnowledgeBase, check_sizes, sizes_of
 from lmdistill.retrievers import Retriever, RetrieverSettings
 from lmdistill.retrievers._words import Stemming, StopWords, Words
+from lmdistill.shared import until_made
 from lmdistill.store import stage
 
 INDEX_FORMAT = 1
@@ -79,7 +80,8 @@ class BM25(RetrieverSettings):
             return OpenBM25(base, made(None), words)
         settings = {"format": INDEX_FORMAT, **constants._asdict()}
         own = place / f"bm25-{digest([settings, base.digest])}"
-        with stage(own, "bm25", settings=settings, inputs={"base": base.digest}) as opened:
+        held = stage(own, "bm25", settings=settings, inputs={"base": base.digest})
+        with until_made(own), held as opened:
             files = [f"{name}.npy" for name in ARRAYS]
             if opened.done:
                 check_sizes(own, opened.manifest.facts["sizes"])

@@ -14,6 +14,7 @@ from lmdistill.knowledge import KnowledgeBase, check_sizes, sizes_of
 from lmdistill.progress import progress
 from lmdistill.render import passage_text
 from lmdistill.retrievers import Retriever, RetrieverSettings
+from lmdistill.shared import until_made
 from lmdistill.store import digest_file, stage, write_json
 
 INDEX_FORMAT = 1
@@ -83,7 +84,8 @@ class Dense(RetrieverSettings):
         model = digest_file(weights) if weights.exists() else f"{self.model}@{self.revision}"
         settings = {"format": INDEX_FORMAT, "model": model, "prefix": self.passage_prefix}
         own = place / f"dense-{digest([settings, base.digest])}"
-        with stage(own, "dense", settings=settings, inputs={"base": base.digest}) as opened:
+        held = stage(own, "dense", settings=settings, inputs={"base": base.digest})
+        with until_made(own), held as opened:
             path = own / "vectors.npy"
             if opened.done:
                 check_sizes(own, opened.manifest.facts["sizes"])

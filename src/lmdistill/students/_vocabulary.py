@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from lmdistill.errors import ConfigError, StoreError
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 SPACE = "\u2581"
+MARKS = [f"<extra_id_{number}>" for number in range(100)]
+"""What stands in a text for spans that were left out, one token each: in the vocabulary where the texts show them."""
 
 
 def build(vocabulary: str, texts: Iterable[str], *, size: int, trim: bool) -> Any:
@@ -31,14 +33,31 @@ def build(vocabulary: str, texts: Iterable[str], *, size: int, trim: bool) -> An
     """
     if vocabulary == "word":
         return _wrapped(_words(texts, size))
+    shown = _Shown(texts)
     if vocabulary == "subword":
-        return _wrapped(_subwords(texts, size))
+        return _wrapped(_subwords(shown, size), shown.marks)
     path = Path(vocabulary).expanduser()
     if (path / "tokenizer.json").is_file():
         return _taken(path)
     if not path.is_file():
         raise ConfigError(f"student.vocabulary: {vocabulary!r} is neither 'word', 'subword' nor a sentencepiece file")
-    return _wrapped(_pieces(path, texts if trim else None))
+    made = _pieces(path, shown if trim else None)
+    if not trim:
+        for _ in shown:  # for its marks alone
+            pass
+    return _wrapped(made, shown.marks)
+
+
+class _Shown:
+    """Texts, and whether one of those that were read has a mark."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts, self.marks = texts, False
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self.texts:
+            self.marks = self.marks or MARKS[0] in text
+            yield text
 
 
 def _taken(folder: Path) -> Any:
@@ -63,7 +82,7 @@ def _words(texts: Iterable[str], size: int) -> Any:
     counts = Counter(word for text in texts for word in text.split())
     if not counts:
         raise ConfigError("student.vocabulary 'word' needs training texts; there are none")
-    ranked = sorted(counts, key=lambda word: (-counts[word], word))[: size - 3]
+    ranked = sorted(counts, key=lambda word: (word not in MARKS, -counts[word], word))[: size - 3]
     words = [PAD, EOS, UNK, *(word for word in ranked if word not in (PAD, EOS, UNK))]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
     tokenizer.pre_tokenizer = WhitespaceSplit()
@@ -167,13 +186,16 @@ def _fields(message: bytes) -> Iterable[tuple[int, int | bytes]]:
         position += size
 
 
-def _wrapped(tokenizer: Any) -> Any:
+def _wrapped(tokenizer: Any, marks: bool = False) -> Any:
+    from tokenizers import AddedToken
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
     # Through JSON: tokenizers' Python objects share state with the model that trained them.
     ids = {token: tokenizer.token_to_id(token) for token in (PAD, EOS, UNK)}
     assert ids == {PAD: 0, EOS: 1, UNK: 2}, f"the vocabulary has its special tokens at {json.dumps(ids)}"
+    if marks:
+        tokenizer.add_special_tokens([AddedToken(mark, lstrip=True, rstrip=True, special=True) for mark in MARKS])
     tokenizer.post_processor = TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[(EOS, 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
