@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import codecs
 import contextlib
 import gzip
 import hashlib
@@ -23,28 +24,39 @@ T = TypeVar("T")
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a UTF-8 text file, gzipped or not, without their line ends.
+def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines of a file, gzipped or not, as bytes with their line ends, without a byte order mark.
 
     Raises:
-        DataError: no such file; not UTF-8 (with the line); a gzip file that is cut short.
+        DataError: no such file; a gzip file that is cut short.
     """
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
     except FileNotFoundError as error:
         raise DataError("no such file", path=path) from error
     except IsADirectoryError as error:
         raise DataError("is a folder; a file was expected", path=path) from error
-    except UnicodeDecodeError as error:
-        raise DataError("is not UTF-8; save the file as UTF-8", path=path, line=number) from error
     except PermissionError as error:
         raise DataError("may not be read (permission denied)", path=path) from error
     except (EOFError, OSError, zlib.error) as error:
         message = f"the file is cut short or damaged after this line ({error}); copy it again"
         raise DataError(message, path=path, line=number) from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a UTF-8 text file, gzipped or not, without their line ends.
+
+    Raises:
+        DataError: as `raw_lines`; not UTF-8 (with the line).
+    """
+    for number, line in raw_lines(path):
+        try:
+            yield number, line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise DataError("is not UTF-8; save the file as UTF-8", path=path, line=number) from error
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 from lmdistill.codec import digest
 from lmdistill.errors import DataError, MissingExtra, did_you_mean
-from lmdistill.files import digest_file, read_lines
+from lmdistill.files import digest_file, raw_lines
 
 ID_NAMES = ("id", "_id", "pid", "docid", "doc_id", "passage_id", "fid", "uuid")
 TEXT_NAMES = ("text", "contents", "content", "passage", "paragraph", "abstract", "body", "fact")
 TITLE_NAMES = ("title", "heading", "name")
 HUB = "hub:"
+NOT_UTF8 = "not UTF-8"
 
 
 class Document(NamedTuple):
@@ -127,9 +128,21 @@ def _columns(columns: Columns, row: Mapping[str, Any], source: str) -> Columns:
     return Columns(own, text, columns.title or next((name for name in TITLE_NAMES if name in row), ""))
 
 
+def _lines(path: Path) -> Iterator[tuple[int, str | None]]:
+    """Numbered lines of a file, gzipped or not; None for one that is not UTF-8, which stops no corpus in its middle."""
+    for number, line in raw_lines(path):
+        try:
+            yield number, line.decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            yield number, None
+
+
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    for number, line in read_lines(path):
+    for number, line in _lines(path):
         where = f"{path.name}:{number}"
+        if line is None:
+            yield where, Skipped(NOT_UTF8, where)
+            continue
         if not line.strip():
             continue
         try:
@@ -141,17 +154,29 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 def _separated_rows(path: Path, separator: str) -> Iterator[Row]:
     """Rows under the header of a TSV or CSV file; TSV knows no quotes, so a stray one swallows no lines."""
-    lines = read_lines(path)
+    broken: list[int] = []
+
+    def lines() -> Iterator[tuple[int, str]]:
+        for number, line in _lines(path):
+            if line is None:
+                broken.append(number)
+            else:
+                yield number, line
+
     if separator == "\t":
-        split: Iterator[tuple[int, list[str]]] = ((number, line.split("\t")) for number, line in lines)
+        split: Iterator[tuple[int, list[str]]] = ((number, line.split("\t")) for number, line in lines())
     else:
         csv.field_size_limit(1 << 30)
-        split = enumerate(csv.reader(line + "\n" for _, line in lines), 1)
+        split = enumerate(csv.reader(line + "\n" for _, line in lines()), 1)
     first = next(split, None)
+    if broken and broken[0] == 1:
+        raise DataError("the header is not UTF-8; save the file as UTF-8", path=path, line=1)
     if first is None:
         return
     header = [name.strip() for name in first[1]]
-    for number, cells in split:
+    for number, cells in itertools.chain(split, [(0, [])]):
+        yield from ((f"{path.name}:{line}", Skipped(NOT_UTF8, f"{path.name}:{line}")) for line in broken)
+        broken.clear()
         where = f"{path.name}:{number}"
         if not any(cells):
             continue
@@ -209,7 +234,7 @@ def _read(path: Path, name: str) -> Document | Skipped:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        return Skipped("not UTF-8", name)
+        return Skipped(NOT_UTF8, name)
     except OSError as error:
         return Skipped(f"cannot be read ({error.strerror})", name)
     title, body = READERS[path.suffix.lower().lstrip(".")](text)

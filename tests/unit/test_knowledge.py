@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 import time
@@ -358,3 +359,29 @@ def test_digests_follow_contents(tmp_path: Path) -> None:
     assert digests(str(tmp_path)) == before
     (tmp_path / "a.txt").write_text("two")
     assert digests(str(tmp_path)) != before
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_line_that_is_not_utf8_is_counted_and_stops_nothing(tmp_path: Path, packed: bool) -> None:
+    lines = [
+        b'\xef\xbb\xbf{"id": "a", "text": "one"}',
+        b'{"id": "b", "text": "caf\xe9"}',
+        b'{"id": "c", "text": "three"}',
+    ]
+    path = tmp_path / ("x.jsonl.gz" if packed else "x.jsonl")
+    path.write_bytes(gzip.compress(b"\n".join(lines)) if packed else b"\n".join(lines))
+    found = list(documents(str(path)))
+    assert [one.id if isinstance(one, Document) else one for one in found] == [
+        "a",
+        Skipped("not UTF-8", f"{path.name}:2"),
+        "c",
+    ]
+    for separator, name in ((b"\t", "x.tsv"), (b",", "x.csv")):
+        rows = [b"id%stext", b"a%sone", b"b%scaf\xe9", b"c%sthree", b"d%s\xff"]
+        (tmp_path / name).write_bytes(b"\n".join(row % separator for row in rows))
+        found = list(documents(str(tmp_path / name)))
+        assert [one.id for one in found if isinstance(one, Document)] == ["a", "c"]
+        assert [one.where for one in found if isinstance(one, Skipped)] == [f"{name}:3", f"{name}:5"]
+        (tmp_path / name).write_bytes(b"id\xff%stext\na%sone" % (separator, separator))
+        with pytest.raises(DataError, match="the header is not UTF-8"):
+            list(documents(str(tmp_path / name)))
