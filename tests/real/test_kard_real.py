@@ -72,7 +72,7 @@ def test_bm25_finds_as_much_of_strategyqa_as_was_measured_elsewhere(real_data: P
     assert first == pytest.approx(0.642, abs=0.002)
     twice = BM25(stop_words="english").open(Held(replace(one, text=f"{one.title} {one.text}") for one in passages))
     (first,) = hits_at(task, ground(marked, twice, k=1, by="question"), (1,))
-    assert first == pytest.approx(0.672, abs=0.003)
+    assert first == pytest.approx(0.672, abs=0.006)
 
 
 def test_a_base_made_by_index_finds_what_the_task_marks(real_data: Path, tmp_path: Path) -> None:

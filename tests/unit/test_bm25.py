@@ -17,6 +17,7 @@ from lmdistill.indexing import build
 from lmdistill.knowledge import Held, Stored
 from lmdistill.retrievers import _postings
 from lmdistill.retrievers._porter import stem
+from lmdistill.retrievers._words import Words
 from lmdistill.retrievers.bm25 import BM25
 from lmdistill.sources import Document
 from lmdistill.types import Passage
@@ -231,3 +232,26 @@ def test_an_index_file_that_is_cut_short_is_named(tmp_path: Path, name: str) -> 
 def test_constants_that_are_no_numbers_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="k1 of 0 or more and b in"):
         BM25(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("3.5 mg, 98.6 degrees; 1,000 U.S. vitamins B-12", "3.5 mg 98.6 degrees 1,000 u.s vitamins b 12"),
+        ("don't l’État rock-n'roll end. Next", "don't l’état rock n'roll end next"),
+        ("心脏泵血 ひらカタカナgo", "心 脏 泵 血 ひ ら カタカナ go"),
+        ("हिन्दी में लिखा है", "हिन्दी में लिखा है"),
+        ("한국어 문장", "한국어 문장"),
+        ("snake_case __ _x_ 1.x x.1 12:30 a:b v1.2.3", "snake_case _x_ 1 x x 1 12 30 a:b v1.2.3"),
+        ("", ""),
+    ],
+)
+def test_words_end_where_unicode_ends_them(text: str, words: str) -> None:
+    assert Words().split(text) == words.split()
+    assert Words().split(f"{text} é") == [*words.split(), "é"], "plain text and others are cut alike"
+
+
+def test_an_ideograph_finds_a_sentence() -> None:
+    retriever = BM25().open(held(["心脏泵血。", "肺呼吸空气。"]))
+    assert [hit.passage.id for hit in retriever.search("心脏", 5)] == ["p0"]
+    assert retriever.search("98.6", 5) == []

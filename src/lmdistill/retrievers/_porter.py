@@ -19,12 +19,12 @@ STEP4 = (
 
 @functools.lru_cache(maxsize=200_000)
 def stem(word: str) -> str:
-    """The stem of a lower-case word; words of two letters or fewer, and those of other scripts, stay as they are.
+    """The stem of a lower-case word; words of two letters or fewer stay as they are.
 
     >>> [stem(word) for word in ("caresses", "ponies", "relational", "hopping", "motoring", "happy", "sky")]
     ['caress', 'poni', 'relat', 'hop', 'motor', 'happi', 'sky']
     """
-    if len(word) <= 2 or not (word.isascii() and word.isalpha()):
+    if len(word) <= 2:
         return word
     word = _plural(word)
     word = _past(word)

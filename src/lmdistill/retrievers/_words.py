@@ -1,8 +1,14 @@
-"""Texts as index terms: lower case, words, stop words, stems."""
+"""Texts as index terms: lower case, words, stop words, stems.
+
+Words end where Unicode's word boundaries (UAX #29) lie, as Lucene's StandardTokenizer draws them: 3.5, u.s and don't
+are one word each, an ideograph or a hiragana is one by itself, katakana stand together.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +32,23 @@ _MORE = (
 )
 ENGLISH = LUCENE | frozenset(_MORE.split())
 _STOP: dict[StopWords, frozenset[str]] = {"none": frozenset(), "lucene": LUCENE, "english": ENGLISH}
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_ASCII = re.compile(r"(?=_*[a-z0-9])[a-z0-9_]+(?:(?:(?<=[a-z])[.:'](?=[a-z])|(?<=[0-9])[.,;'](?=[0-9]))[a-z0-9_]+)*")
+_ALONE = "\u3005-\u3007\u3021-\u3029\u3041-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Ideographs and hiragana."""
+_KATAKANA = "\u30a0-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+
+
+@functools.cache
+def _word() -> re.Pattern[str]:
+    """A word of a text in any script."""
+    joined = (chr(code) for code in range(0x300, 0x10000))  # accents, vowel signs, joiners belong to what they follow
+    marks = "".join(one for one in joined if unicodedata.category(one) in ("Mn", "Mc", "Me"))
+    extend = f"{marks}\u200c\u200d"
+    part = rf"(?:(?![{_ALONE}{_KATAKANA}])\w|[{extend}])"
+    letter = rf"(?:[^\W\d_{_ALONE}{_KATAKANA}])"
+    within = rf"(?<={letter})[{extend}]*[.:·'’․＇．](?={letter})|(?<=\d)[.,;'’٬＇．](?=\d)"
+    rest = rf"(?=_*[^\W_]){part}+(?:(?:{within}){part}+)*"
+    return re.compile(rf"[{_ALONE}][{extend}]*|[{_KATAKANA}][{_KATAKANA}{extend}]*|{rest}")
 
 
 @dataclass(frozen=True)
@@ -37,8 +59,13 @@ class Words:
     stop_words: StopWords = "lucene"
 
     def split(self, text: str) -> list[str]:
-        """The words of a text, lower case, in order."""
-        return _WORD.findall(text.lower())
+        """The words of a text, lower case, in order.
+
+        >>> Words().split("The U.S. paid 3.5 or 1,000: don't; 心臓 を.")
+        ['the', 'u.s', 'paid', '3.5', 'or', '1,000', "don't", '心', '臓', 'を']
+        """
+        lower = text.lower()
+        return (_ASCII if lower.isascii() else _word()).findall(lower)
 
     def term(self, word: str) -> str:
         """The index term of a word; '' for a stop word."""

@@ -16,7 +16,7 @@ from lmdistill.retrievers._words import Stemming, StopWords, Words
 from lmdistill.shared import until_made
 from lmdistill.store import stage
 
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 
 
 class Preset(NamedTuple):
@@ -41,8 +41,9 @@ class BM25(RetrieverSettings):
 
     Paper:     KARD, arXiv 2305.18395, section 3 (rho); Robertson and Zaragoza 2009
     Equation:  sum over terms of the query of ln(1 + (N - df + 1/2) / (df + 1/2)) tf / (tf + k1 (1 - b + b l / mean l))
-    Differs:   from Anserini's Lucene: lengths are exact, where Lucene keeps one byte; the constant factor (k1 + 1) is
-               left out, as Lucene does since version 8
+    Differs:   from Anserini's Lucene: lengths are exact, where Lucene keeps one byte; words of Thai and its kin, which
+               Lucene keeps together too, end at white space alone, and emoji are no words. The constant factor (k1 + 1)
+               is left out, as Lucene does since version 8
     Relations: `preset` gives what is not set by itself: 'anserini' is KARD's (k1 0.9, b 0.4, Porter, 33 stop words)
 
     The title of a passage counts as part of its text.
