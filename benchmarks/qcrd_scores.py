@@ -91,15 +91,15 @@ def main() -> None:
         refuse(
             f"{options.folder} has no rounds/round-NNNN.jsonl; name the train folder of a QCRD run (RUN/seed-0/train)"
         )
+    rounds = {path.stem.removeprefix("round-"): scores(path) for path in files}
     print("| round | written by | rationales | quartiles of the score | AUC against the majority's |\n|" + "---|" * 5)
     found: dict[str, list[float]] = {}
-    for path in files:
-        found = scores(path)
+    for number, found in rounds.items():
         for group, values in found.items():
             if len(values) > 1:
                 quartiles = " ".join(f"{value:.2f}" for value in statistics.quantiles(values, n=4))
                 told = "" if group == GROUPS[0] or not found[GROUPS[0]] else f"{above(found[GROUPS[0]], values):.3f}"
-                print(f"| {path.stem.removeprefix('round-')} | {group} | {len(values)} | {quartiles} | {told} |")
+                print(f"| {number} | {group} | {len(values)} | {quartiles} | {told} |")
     if options.items is not None:
         print(tested(options.folder / "student" / "companion-judge", options.items))
     if options.svg is not None and found:

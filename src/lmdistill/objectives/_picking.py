@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lmdistill.losses.contrast import Scheme, scheme_weights
 from lmdistill.students import IGNORED, Targets
 
 
@@ -59,6 +60,26 @@ def places(rows: Targets) -> tuple[Tensor, Tensor]:
     place = torch.empty_like(line)
     place[order] = torch.arange(len(line), device=line.device) - (counts.cumsum(0) - counts)[line[order]]
     return line, place
+
+
+def opinions(rows: Targets, *, picked: bool) -> Tensor:
+    """What the judge's opinion makes of each row [R]: its own weight, or the mean over its input's rows."""
+    if picked:
+        return rows.weight
+    line, place = places(rows)
+    grid = rows.weight.new_full((int(line.max()) + 1, int(place.max()) + 1), torch.nan)
+    grid[line, place] = rows.weight
+    return grid.nanmean(-1)[line]
+
+
+def one_sided(rows: Targets, values: Tensor, *, scheme: Scheme, negative: bool) -> Tensor:
+    """Shares [R] of rows in their inputs' losses from values [R], by way of one line per input."""
+    line, place = places(rows)
+    shape = (int(line.max()) + 1, int(place.max()) + 1)
+    grid, quality = values.new_zeros(shape), values.new_zeros(shape)
+    mask = torch.zeros(shape, dtype=torch.bool, device=values.device)
+    grid[line, place], quality[line, place], mask[line, place] = values, rows.weight, True
+    return scheme_weights(grid, mask, scheme=scheme, negative=negative, quality=quality)[line, place]
 
 
 def present(several: Iterable[Targets], items: int) -> Tensor:

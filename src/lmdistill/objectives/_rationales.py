@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -112,6 +112,13 @@ def tallied(items: Sequence[Annotation], parts: Sequence[Split]) -> dict[str, in
             reason = f"without_contrast: {part.reason or 'no bad rationale'}"
             counts[reason] = counts.get(reason, 0) + 1
     return counts
+
+
+def without(notes: Mapping[str, float]) -> str:
+    """Why items of a round have no contrast, in words."""
+    head = "without_contrast: "
+    told = {name.removeprefix(head): count for name, count in notes.items() if name.startswith(head)}
+    return ", ".join(f"{why}: {count:,} items" for why, count in told.items())
 
 
 def plain(text: str) -> str:

@@ -14,10 +14,19 @@ from torch import Tensor
 
 from lmdistill.config import component
 from lmdistill.errors import ConfigError
-from lmdistill.losses.contrast import Scheme, hinge, scheme_weights, sequence_mean
+from lmdistill.losses.contrast import Scheme, hinge, sequence_mean
 from lmdistill.objectives import Companion, Objective, Part, Reduction, Round, count_of, reduced, shown
 from lmdistill.objectives._labels import PREFIXES, LabelSource, PrefixStyle, label_of
-from lmdistill.objectives._picking import crowded, joined, mean_tokens, open_ended, places, present, rows_where
+from lmdistill.objectives._picking import (
+    crowded,
+    joined,
+    mean_tokens,
+    one_sided,
+    open_ended,
+    opinions,
+    present,
+    rows_where,
+)
 from lmdistill.objectives._rationales import (
     UNFINISHED,
     Positives,
@@ -28,6 +37,7 @@ from lmdistill.objectives._rationales import (
     split,
     tallied,
     with_split,
+    without,
 )
 from lmdistill.progress import first_process
 from lmdistill.students import Batch, Student, Targets
@@ -222,8 +232,7 @@ class ContrastiveRationale(Objective):
         asked = self.negative_weight > 0 and self.negatives != "none" and round.index == (self.lag if waits else 0)
         if not asked or any(item.rationales and item.negatives for item in items) or not first_process():
             return
-        counts = {name: count for name, count in round.notes.items() if name.startswith("without_contrast")}
-        why = ", ".join(f"{name.partition(': ')[2]}: {count:,} items" for name, count in counts.items())
+        why = without(round.notes)
         print(
             f"lmdistill: round {round.index} has no bad rationale to push away from ({why}). Sample the teacher "
             "several times at a temperature above 0, or take the student's samples too (contrast.negatives: both)",
@@ -263,7 +272,9 @@ class ContrastiveRationale(Objective):
             chosen = shares[role] > 0
             # a weighted mean has the judge's opinion in its shares
             weight = shares[role][chosen] * (
-                1 if self.scheme == "weighted_mean" else self._quality(sides[role])[chosen]
+                1
+                if self.scheme == "weighted_mean"
+                else opinions(sides[role], picked=self.quality_of == "picked")[chosen]
             )
             if role == "positive":
                 values = nll[own] if self.rationale_reduction == "token" else means[own]
@@ -282,15 +293,6 @@ class ContrastiveRationale(Objective):
         pairs = zip(rows.item.tolist(), rows.group.tolist(), strict=True)
         cut = [UNFINISHED in bad[item][group].scores for item, group in pairs]
         return replace(batch, targets={**batch.targets, "negative": open_ended(rows, cut, student.ends)})
-
-    def _quality(self, rows: Targets) -> Tensor:
-        """What the judge's opinion makes of each row [R]: its own weight, or the mean over its input's rows."""
-        if self.quality_of == "picked":
-            return rows.weight
-        line, place = places(rows)
-        grid = rows.weight.new_full((int(line.max()) + 1, int(place.max()) + 1), torch.nan)
-        grid[line, place] = rows.weight
-        return grid.nanmean(-1)[line]
 
     @torch.no_grad()
     def _shares(self, student: Any, batch: Batch, sides: dict[str, Targets]) -> dict[str, Tensor]:
@@ -315,20 +317,13 @@ class ContrastiveRationale(Objective):
                 start = stop
         if "negative" in values:
             values["negative"] = (values["negative"] - self.margin).clamp(max=0)
-        shares = {role: self._one_sided(role, own, values[role]) for role, own in sides.items()}
+        shares = {
+            role: one_sided(own, values[role], scheme=self.scheme, negative=role == "negative")
+            for role, own in sides.items()
+        }
         if "negative" in shares:
             shares["negative"] = shares["negative"] * (values["negative"] < 0)
         return shares
-
-    def _one_sided(self, role: str, rows: Targets, values: Tensor) -> Tensor:
-        """Shares [R] from values [R], by way of one line per input."""
-        line, place = places(rows)
-        shape = (int(line.max()) + 1, int(place.max()) + 1)
-        grid, quality = values.new_zeros(shape), values.new_zeros(shape)
-        mask = torch.zeros(shape, dtype=torch.bool, device=values.device)
-        grid[line, place], quality[line, place], mask[line, place] = values, rows.weight, True
-        negative = role == "negative"
-        return scheme_weights(grid, mask, scheme=self.scheme, negative=negative, quality=quality)[line, place]
 
 
 def _opinion(rationale: Rationale, unjudged: float) -> float:

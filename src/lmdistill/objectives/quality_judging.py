@@ -216,7 +216,9 @@ class QualityJudging(Objective):
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
                 if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-                    raise TrainingError(_diverged(f"loss {float(loss.detach())}", round, rate * scale))
+                    raise TrainingError(
+                        _diverged(f"loss {float(loss.detach())} and gradient norm {float(norm)}", round, rate * scale)
+                    )
                 optimizer.step()
                 bar.advance()
         optimizer.zero_grad(set_to_none=True)
