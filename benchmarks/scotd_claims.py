@@ -100,6 +100,29 @@ ARMS = (
 )
 
 
+PAIRS = (
+    ("sums: one greedy chain", "sums: labels alone"),
+    ("sums: SCoTD, 10 chains", "sums: labels alone"),
+    ("sums: SCoTD, 10 chains", "sums: one greedy chain"),
+    ("paths: N = 1", "paths: labels alone"),
+    ("paths: N = 2", "paths: N = 1"),
+    ("paths: N = 5", "paths: N = 2"),
+    ("paths: N = 10", "paths: N = 5"),
+    ("paths: N = 30", "paths: N = 10"),
+    ("paths: N = 30", "paths: N = 1"),
+    ("paths: 20 % wrong, filtered", "paths: 20 % wrong, all kept"),
+    ("paths: 20 % wrong, filtered", "paths: N = 10"),
+    ("paths: 5 of 30, diverse", "paths: 5 of 30, at random"),
+    ("paths: 5 of 30, likely", "paths: 5 of 30, at random"),
+    ("paths: 1 to 9 of 30, open-ended", "paths: 5 of 30, at random"),
+    ("paths: 5 of 30, at random", "paths: N = 30"),
+    ("paths: N = 10", "paths: N = 10, nano student"),
+    ("paths: N = 10, mini student", "paths: N = 10"),
+)
+"""Which arms a claim sets against each other."""
+ARMED = {arm.name: arm for arm in ARMS}
+
+
 def student_of(arm: Arm) -> Causal:
     """A small Llama; a nano one is a quarter as wide as the mini one."""
     return Causal(preset=arm.preset, dropout=0.0, max_source=128, max_target=96)
@@ -207,6 +230,32 @@ def table(out: Path) -> None:
         )
 
 
+def differences(out: Path) -> None:
+    """Print what the claims are about: arms against each other, and the vote against greedy decoding, seed by seed."""
+    print("\n| first | second | seeds | first - second | 95 % interval over seeds | by seed |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    by_arm: dict[str, dict[int, dict[str, Any]]] = {}
+    for one in cells(out):
+        by_arm.setdefault(one["arm"], {})[one["seed"]] = one
+    for first, second in PAIRS:
+        mine, theirs = by_arm.get(first, {}), by_arm.get(second, {})
+        gaps = [mine[seed]["accuracy"] - theirs[seed]["accuracy"] for seed in sorted(mine.keys() & theirs.keys())]
+        _difference(first, second, gaps)
+    for arm, own in by_arm.items():
+        gaps = [
+            own[seed]["accuracy_vote"] - own[seed]["accuracy_same_greedy"] for seed in sorted(own) if ARMED[arm].vote
+        ]
+        _difference(f"{arm}: vote of 10", "greedy, the same 200", gaps)
+
+
+def _difference(first: str, second: str, gaps: Sequence[float]) -> None:
+    if len(gaps) < 2:
+        return
+    told = intervals.over_seeds(gaps)
+    seeds = ", ".join(f"{gap:+.3f}" for gap in gaps)
+    print(f"| {first} | {second} | {len(gaps)} | {told.value:+.3f} | {told.low:+.3f} to {told.high:+.3f} | {seeds} |")
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -219,6 +268,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.action == "table":
         table(chosen.out)
+        differences(chosen.out)
     else:
         run(chosen.out, chosen.seeds, ARMS[: chosen.arms], chosen.cells, chosen.worker)
 
