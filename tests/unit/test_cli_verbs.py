@@ -13,7 +13,7 @@ from lmdistill import store
 from lmdistill.cli.main import main
 from lmdistill.cli.predict import laid_over, read_besides
 from lmdistill.registry import load
-from lmdistill.types import Annotation, Example, Prediction, Rationale
+from lmdistill.types import Annotation, Example, Hit, Passage, Prediction, Rationale
 
 TASK = "{name: nli, train: 40, valid: 8, test: 12}"
 TINY = [
@@ -99,6 +99,32 @@ def test_predict_then_evaluate(call: Call, student: Path, tmp_path: Path) -> Non
     assert len((tmp_path / "s.jsonl").read_text().splitlines()) == 12
     told = json.loads(call("evaluate", "-p", file, "-t", TASK, "-m", "[exact_match]", "--json")[1])
     assert "exact_match" in told["metrics"]
+
+
+def test_evaluate_beside_answers_without_passages(call: Call, tmp_path: Path) -> None:
+    task = load("tasks", "facts")(facts=200, train=12, valid=4, test=4)
+    examples = list(task.examples("test"))
+    gold = [task.relevant(example)[0] for example in examples]
+    right = [example.label for example in examples]
+    read = [(Hit(Passage(own, "text"), 1.0),) for own in [gold[0], gold[1], "other", gold[3]]]
+    reading = [right[0], "wrong", "wrong", right[3]]
+    bare = ["wrong", right[1], right[2], right[3]]
+    store.write_rows(
+        tmp_path / "with", [Prediction(e, a, hits=h) for e, a, h in zip(examples, reading, read, strict=True)]
+    )
+    store.write_rows(tmp_path / "bare", [Prediction(e, a) for e, a in zip(examples, bare, strict=True)])
+    named = "{name: facts, facts: 200, train: 12, valid: 4, test: 4}"
+    arguments = ("evaluate", "-p", tmp_path / "with", "--beside", tmp_path / "bare", "-t", named)
+    code, out, err = call(*arguments)
+    assert (code, err) == (0, "")
+    assert "of 4 questions 1 are right only with passages, 2 only without" in out
+    told = {line.split()[0]: line.split()[1] for line in out.splitlines() if line.startswith(examples[0].id[:4])}
+    assert told == dict(zip([one.id for one in examples[:3]], ["gained", "reasoning", "retrieval"], strict=True))
+    pairs = json.loads(call(*arguments, "--json")[1])["beside"]
+    assert [(pair["id"], pair["gained"], pair["passages"]) for pair in pairs] == [
+        (example.id, gain, [hits[0].passage.id])
+        for example, gain, hits in zip(examples, (1, -1, -1, 0), read, strict=True)
+    ]
 
 
 def test_predict_takes_settings_over_the_card(call: Call, student: Path, tmp_path: Path, annotated: Path) -> None:

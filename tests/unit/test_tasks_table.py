@@ -333,3 +333,26 @@ def test_the_hub_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"lmdistill\[hub\]"):
         Table(hub="a/b", input="text", label="label").examples("train")
+
+
+def test_a_knowledge_base_and_marks_of_ones_own(tmp_path: Path) -> None:
+    rows = [{"id": f"q{i}", "subject": f"offer {i}", "kind": "spam", "rule": f"r{i} | r9"} for i in range(3)]
+    rows += [
+        {"id": "q3", "subject": "mail", "kind": "ham", "rule": ["r1"]},
+        {"id": "q4", "subject": "no", "kind": "ham"},
+    ]
+    jsonl(tmp_path / "mail.jsonl", rows)
+    jsonl(tmp_path / "rules.jsonl", [{"id": f"r{i}", "text": f"rule {i}", "title": "Rules"} for i in range(10)])
+    described = "test: mail.jsonl\ntrain: mail.jsonl\ninput: subject\nlabel: kind\nid: id\nchoices: [spam, ham]\n"
+    (tmp_path / "mail.yaml").write_text(described + "knowledge: rules.jsonl\nrelevant_column: rule\n")
+    task = Table(file=tmp_path / "mail.yaml")
+    assert [passage.id for passage in task.passages()] == [f"r{i}" for i in range(10)]
+    assert task.passages()[2].title == "Rules"
+    marks = [task.relevant(example) for example in task.examples("test")]
+    assert marks == [("r0", "r9"), ("r1", "r9"), ("r2", "r9"), ("r1",), ()]
+    assert Table(data=tmp_path / "mail.jsonl", input="subject", label="kind").relevant(task.examples("test")[0]) == ()
+    wrong = Table(data=tmp_path / "mail.jsonl", input="subject", label="kind", relevant_column="rules")
+    with pytest.raises(DataError, match="no column 'rules'; did you mean 'rule'"):
+        list(wrong.examples("train"))
+    with pytest.raises(DataError, match="no such file of passages"):
+        Table(data=tmp_path / "mail.jsonl", input="subject", label="kind", knowledge=tmp_path / "no.jsonl").passages()

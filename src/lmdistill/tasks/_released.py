@@ -101,7 +101,18 @@ def knowledge_base(path: Path | None, ids: Sequence[str]) -> Sequence[Passage]:
         return ()
     if len(files) > 1:
         raise DataError(f"several knowledge bases ({', '.join(file.name for file in files)}); keep one", path=path)
-    return _passages(files[0], tuple(ids), files[0].stat().st_mtime_ns)
+    return passages_of(files[0], ids)
+
+
+def passages_of(file: Path, ids: Sequence[str]) -> Sequence[Passage]:
+    """The passages of a file: one of these columns of ids, `text`, and maybe `title`.
+
+    Raises:
+        DataError: no such file, a missing column, a duplicate id.
+    """
+    if not file.is_file():
+        raise DataError("no such file of passages", path=file)
+    return _passages(file, tuple(ids), file.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +12,10 @@ from lmdistill import arithmetic, config, registry, render
 from lmdistill.errors import ConfigError, did_you_mean
 from lmdistill.reading import cut_run_on
 from lmdistill.tasks import ANSWER_ALONE, Exemplar, Reads
-from lmdistill.tasks._released import Style, with_choices
+from lmdistill.tasks._released import Style, passages_of, with_choices
 from lmdistill.tasks._rows import Row, Unusable, hub_rows, plain, rows_of, share_of
 from lmdistill.tasks._sourced import ALIASES, Share, Sourced, shared_out
-from lmdistill.types import Example, Parsed
+from lmdistill.types import Example, Parsed, Passage
 
 Answer = Literal["", "choices", "number", "equation", "line", "text", "pattern"]
 _READS: dict[str, Reads] = {"number": "value", "equation": "value", "text": "text"}
@@ -34,6 +34,9 @@ class Description:
     `answer` says how an answer is read: `choices` (given here, or row by row in `choices_column`, texts between `|`),
     `number`, `equation`, `line` (what follows the cue on its line), `text` (all that follows it; without the cue the
     whole completion), or `pattern`, a regular expression whose one group is the answer.
+
+    `knowledge` is a file of the task's own passages (columns `id`, `text`, maybe `title`); `relevant_column` holds the
+    ids of those that bear on a row (a list, or texts between `|`), for hits@k, faults and oracles.
     """
 
     data: Path | None = None
@@ -57,6 +60,8 @@ class Description:
     label: str = ""
     choices: tuple[str, ...] = ()
     choices_column: str = ""
+    knowledge: Path | None = None
+    relevant_column: str = ""
     style: Style = "none"
     answer: Answer = ""
     pattern: str = ""
@@ -230,14 +235,19 @@ class Table(Description, Sourced):  # type: ignore[misc]
             return False
         return share.low <= share_of(str(row.optional(self.group_column) or name)) < share.high
 
+    def passages(self) -> Sequence[Passage]:
+        return () if self.knowledge is None else passages_of(self.knowledge, ("id", "pid"))
+
+    def relevant(self, example: Example) -> tuple[str, ...]:
+        return _listed(example.fields.get(self.relevant_column)) if self.relevant_column else ()
+
     def _choices(self, row: Row) -> tuple[str, ...]:
         if not self.choices_column:
             return self.choices
         value = row.optional(self.choices_column)
         if value is None:
             raise Unusable(f"{self.choices_column} is empty")
-        many = value.split("|") if isinstance(value, str) else value
-        choices = tuple(str(choice).strip() for choice in many)
+        choices = _listed(value)
         if len(choices) < 2 or not all(choices):
             raise Unusable(f"{self.choices_column} has fewer than two choices, or an empty one")
         return choices
@@ -271,8 +281,15 @@ class Table(Description, Sourced):  # type: ignore[misc]
         return text
 
     def _fields(self, row: Row) -> dict[str, Any]:
+        row.optional(self.relevant_column)  # a column that is not there is told
         used = {self.label, self.choices_column}
         return {str(key): plain(value) for key, value in (row.values or {}).items() if key not in used}
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    """The texts of a list, or between the `|` of a text."""
+    many = value.split("|") if isinstance(value, str) else value or ()
+    return tuple(str(one).strip() for one in many)
 
 
 def _described(file: Path) -> Description:
@@ -286,5 +303,5 @@ def _described(file: Path) -> Description:
         given = config.build(Description, settings)
     except ConfigError as error:
         raise ConfigError([f"{file}: {problem}" for problem in error.problems]) from error
-    paths = {name: getattr(given, name) for name in _FILES}
+    paths = {name: getattr(given, name) for name in (*_FILES, "knowledge")}
     return replace(given, **{name: file.parent / path for name, path in paths.items() if path is not None})
