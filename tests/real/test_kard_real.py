@@ -87,6 +87,24 @@ def test_a_base_made_by_index_finds_what_the_task_marks(real_data: Path, tmp_pat
     assert first == pytest.approx(0.638, abs=0.005)
 
 
+def test_explanations_are_kept_by_what_they_say(real_data: Path, tmp_path: Path) -> None:
+    """As a teacher is asked that was told the answer: FLAN-T5's rationales, and a text that says nothing."""
+    said = tmp_path / "nothing.jsonl"
+    ids = [row["id"] for _, row in read_jsonl(real_data / "tinyllm_obqa" / "train.jsonl.gz")]
+    said.write_text("".join(json.dumps({"id": one, "llm_raw": "Who is to say?"}) + "\n" for one in ids))
+    own = {"path": str(real_data / "tinyllm_obqa" / "train.jsonl.gz"), "text": "rationales[].text"}
+    teachers = {"own": own | {"only": {"teacher": "flan-t5"}}, "nothing": {"path": str(said)}}
+    kept = {}
+    for name, teacher in teachers.items():
+        task = {"name": "obqa", "path": str(real_data / "openbookqa")}
+        settings = {"task": task, "teacher": {"name": "replay", **teacher}, "sampling": {"n": 1}, "fraction": 0.2}
+        rd = config.build(registry.load("recipes", "rd"), settings)
+        items = rd.curated(rd.annotated(rd.examples(), tmp_path / name / "annotations"), tmp_path / name)
+        kept[name] = sum(bool(item.rationales) for item in items) / len(items)
+    assert kept["nothing"] == 0
+    assert 0.3 < kept["own"] < 0.8
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["obqa", "strategyqa"])
 def test_kard_end_to_end(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

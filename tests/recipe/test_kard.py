@@ -133,6 +133,17 @@ def test_a_base_made_by_index_serves_a_recipe(tmp_path: Path) -> None:
     assert all(len(one.hits) == 1 for one in predictions(tmp_path / "run"))
 
 
+def test_other_tasks_are_searched_with_the_reranker_of_the_run(tmp_path: Path) -> None:
+    other = {**SHARED["task"], "seed": 7, "test": 3}
+    settings = {**TRAINED, "sampling": {"n": 1}, "grounding": {**GROUNDING, "passages": 1}}
+    report = run("kard", tmp_path, **settings, also_test=[other])
+    assert report.metrics["facts.accuracy"].n == 3
+    assert {path.name for path in (tmp_path / "also-facts").iterdir() if path.is_dir()} == {
+        "knowledge",
+        "questions-test-3",
+    }
+
+
 def test_marks_that_the_base_lacks_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from lmdistill.indexing import build
     from lmdistill.sources import Document
@@ -170,7 +181,8 @@ def test_prompting_asks_with_and_without_passages(tmp_path: Path, recipe: str) -
 
 
 def test_fine_tuning_reads_the_passages_in_training_that_it_reads_when_asked(tmp_path: Path) -> None:
-    run("finetune", tmp_path, **{**TRAINED, "teacher": None}, grounding={"passages": 1})
+    report = run("finetune", tmp_path, **{**TRAINED, "teacher": None}, grounding={"passages": 1})
+    assert report.counts["grounded: items without a rationale, grounded by their question"] == 24
     grounded = list(Rows(tmp_path / "grounded" / "rows.jsonl", Annotation))
     assert len(grounded) == 24 and all(len(one.hits) == 1 for one in grounded)
     assert all(len(one.hits) == 1 for one in predictions(tmp_path))
@@ -219,9 +231,9 @@ def test_a_told_teacher_that_never_names_the_answer_leaves_nothing_to_learn(tmp_
     assert reason == "does not mention the answer"
     run("rd", tmp_path / "all", **settings, kept="all")
     own = recorded(tmp_path, explanation)
-    run("rd", tmp_path / "own", **{**settings, "teacher": own})
-    counts = json.loads((tmp_path / "own" / "explained" / "manifest.json").read_text())["counts"]
-    assert counts == {"kept": 24}, "they name the answer, and end in none of their own"
+    report = run("rd", tmp_path / "own", **{**settings, "teacher": own})
+    told = {name: count for name, count in report.counts.items() if name.startswith("explained")}
+    assert told == {"explained: kept": 24}, "they name the answer, and end in none of their own"
 
 
 def test_explanations_of_a_yes_or_a_class_are_kept_unjudged_and_it_is_said(

@@ -17,6 +17,7 @@ from lmdistill.recipes._processes import first_process_first
 from lmdistill.rerankers import RerankerSettings
 from lmdistill.retrievers import Retriever, RetrieverSettings
 from lmdistill.retrievers.dense import Dense
+from lmdistill.store import read_manifest
 from lmdistill.tasks import Task
 from lmdistill.train import TrainSettings, train
 from lmdistill.types import Annotation, Candidates, Prediction
@@ -191,6 +192,16 @@ def as_found(item: Annotation) -> Annotation:
     """A question with the passages of its first grounded rationale (its own where there is none), and no rationale."""
     own = next((one.hits for one in item.rationales if one.hits), item.hits)
     return Annotation(item.example, hits=own)
+
+
+def stage_counts(out: Path) -> dict[str, int]:
+    """What a run's own stages kept, dropped and did not find, for its report; nothing where it has no such stage."""
+    found: dict[str, int] = {}
+    for stage in ("explained", "grounded", "candidates"):
+        manifest = read_manifest(out / stage)
+        counts = {} if manifest is None else manifest.counts
+        found |= {f"{stage}: {what}": count for what, count in counts.items() if what != "rows"}
+    return found
 
 
 def missing_marks(questions: Sequence[Annotation | Prediction], task: Task, base: KnowledgeBase) -> list[str]:

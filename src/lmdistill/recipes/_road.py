@@ -27,7 +27,7 @@ from lmdistill.pricing import Budget, Ledger
 from lmdistill.prompting import Prompting
 from lmdistill.recipes import Recipe
 from lmdistill.recipes._elsewhere import beside, elsewhere
-from lmdistill.recipes._grounding import Grounding, Searcher
+from lmdistill.recipes._grounding import Grounding, Searcher, stage_counts
 from lmdistill.recipes._processes import first_process_first
 from lmdistill.registry import name_of
 from lmdistill.rounds import summed_facts
@@ -259,7 +259,7 @@ class Road(Recipe):
         if told_of_asking := summed_facts(out):
             facts["annotation"] = told_of_asking
         first = next(iter(reports.values()))
-        counts = {"train_items": len(items), **first.counts}
+        counts = {"train_items": len(items), **first.counts, **stage_counts(out)}
         facts["splits"] = {split: self.task.origin(split) for split in ("train", "valid", self.test_split)}
         for split in facts["splits"]:
             for reason, count in self.task.problems(split).items():
