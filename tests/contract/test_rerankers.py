@@ -247,3 +247,27 @@ def test_settings_that_cannot_be_are_refused(name: str) -> None:
         opened("late_interaction", frozen=True, lora_rank=2)
     with pytest.raises(ConfigError, match="'huge' is not one of tiny"):
         config.rebuild("rerankers", {"name": name, "preset": "huge"}).check()
+
+
+def test_low_rank_updates_of_any_linear_layer_or_a_plain_refusal() -> None:
+    pytest.importorskip("peft")
+    from transformers import FunnelConfig, FunnelModel, PretrainedConfig, PreTrainedModel
+
+    from lmdistill.rerankers._adapted import adapted
+
+    small = {"d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 32, "block_sizes": [1], "num_decoder_layers": 1}
+    funnel = adapted(FunnelModel(FunnelConfig(vocab_size=50, **small)), 0, 2, alpha=8.0, dropout=0.0)
+    assert any("q_head.lora_" in name for name, p in funnel.named_parameters() if p.requires_grad)
+
+    class Bare(PreTrainedModel):
+        """An encoder without a layer that could be updated."""
+
+        config_class = PretrainedConfig
+
+        def __init__(self, config: PretrainedConfig) -> None:
+            super().__init__(config)
+            self.words = torch.nn.Embedding(5, 4)
+            self.post_init()
+
+    with pytest.raises(ConfigError, match="Bare has no layer that low-rank updates fit"):
+        adapted(Bare(PretrainedConfig()), 0, 2, alpha=8.0, dropout=0.0)
