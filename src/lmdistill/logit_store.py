@@ -195,6 +195,15 @@ class LogitStore:
             self.tokenizer_hash,
         )
 
+    def require(self, texts: Iterable[tuple[str, str, Sequence[int]]]) -> None:
+        """Refuse at once what a later `look_up` would not find; nothing of the distributions is read.
+
+        Raises:
+            DataError: one was not recorded (never, or with another source or other target tokens).
+        """
+        for text in texts:
+            self._span(*text)
+
     def _span(self, example: str, source: str, tokens: Sequence[int]) -> tuple[int, int]:
         import numpy as np
 

@@ -7,6 +7,7 @@ teacher of whom only the top K tokens and the rest's mass are known.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,7 +49,7 @@ class Measure:
     skew: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature: expected a number above 0, got {self.temperature}")
         if not 0 <= self.beta <= 1:
             raise ValueError(f"beta: expected a number from 0 to 1, got {self.beta}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,7 +14,8 @@ from torch import Tensor
 from lmdistill.errors import ConfigError, TrainingError
 from lmdistill.losses.divergence import Kind, Measure
 from lmdistill.objectives import Objective, Part, Reduction, count_of, reduced, shown
-from lmdistill.objectives._targets import ROLE, PerEpoch, TargetSource, target_views
+from lmdistill.objectives._dropout import largest_dropout
+from lmdistill.objectives._targets import ROLE, PerEpoch, TargetSource, every_view, target_views
 from lmdistill.objectives._teacher import HIDDEN, HIDDEN_AND_NLL, Frozen, probe, same_vocabulary, token_divergence
 from lmdistill.students import Batch, Scored
 from lmdistill.types import Annotation, Sampling, View
@@ -25,7 +27,8 @@ class Distilling(Objective):
 
     `targets` and `per_epoch` say which texts are rows. `divergence`, `temperature`, `beta` and `skew` are those of
     `lmdistill.losses.divergence.Measure`; with `rescale` the value is multiplied by temperature squared, so that
-    gradients keep their size. `text_weight` adds the negative log-likelihood of the rows' own text.
+    gradients keep their size. `text_weight` adds the negative log-likelihood of the given texts (labels and
+    pseudo-targets, never what the student wrote itself).
     """
 
     targets: TargetSource = "both"
@@ -50,7 +53,7 @@ class Distilling(Objective):
             self.measure  # noqa: B018
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        if self.text_weight < 0:
+        if not 0 <= self.text_weight < math.inf:
             raise ConfigError(f"text_weight: expected 0 or more, got {self.text_weight}")
 
     @property
@@ -66,17 +69,22 @@ class Distilling(Objective):
 
     def counts(self, batch: Batch) -> dict[str, float]:
         counts = {role: count_of(batch, role, self.reduction) for role in batch.targets}
-        if self.text_weight and ROLE in counts:
+        if self._tells_text(batch):
             counts["text"] = counts[ROLE]
         return counts
 
+    def _tells_text(self, batch: Batch) -> bool:
+        """Whether the rows' own text is learnt: not where the student wrote it."""
+        return bool(self.text_weight) and ROLE in batch.targets and not batch.extras.get(SAMPLED, False)
+
     def loss(self, student: Any, teacher: Any, batch: Batch, progress: float) -> dict[str, Part]:
-        scored = student(batch, want=HIDDEN_AND_NLL if self.text_weight else HIDDEN)
+        tells = self._tells_text(batch)
+        scored = student(batch, want=HIDDEN_AND_NLL if tells else HIDDEN)
         parts = {}
         for role, one in scored.items():
             values = token_divergence(student, teacher, batch, role, one.hidden, self.measure, noisy=self.noisy)
             parts[role] = part_of(values, one, batch, role, self.reduction, self.weight_of(role) * self._scale)
-        if self.text_weight and ROLE in scored:
+        if tells and ROLE in scored:
             parts["text"] = reduced(scored[ROLE], batch, ROLE, self.reduction, self.text_weight)
         return parts
 
@@ -90,14 +98,27 @@ class Distilling(Objective):
 
     def check(self, student: Any, teacher: Any, items: Sequence[Any]) -> None:
         same_vocabulary(student, teacher)
+        if getattr(self, "sample_dropout", False) and not largest_dropout(student.model):
+            raise ConfigError(
+                "sample_dropout: the student has no dropout, so its samples would be those without it. Set "
+                "student.dropout (for example 0.1), or sample_dropout=false"
+            )
         if not isinstance(teacher, Frozen):
             self._check_top(teacher)
+            if hasattr(teacher, "require"):
+                teacher.require(self._texts(student, items))
         rng = random.Random(0)
         laid = [(item, self.views(item, 0, rng)) for item in (items[i] for i in range(min(len(items), 8)))]
         laid = [(item, views) for item, views in laid if views]
         device = next(student.parameters()).device
         batches = [student.collate([item], [views]).to(device) for item, views in laid]
         probe(student, batches, teacher, ROLE)
+
+    def _texts(self, student: Any, items: Sequence[Any]) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+        """Example, source and target tokens of every row that training will show."""
+        for item in items:
+            for view in every_view(self, item):
+                yield item.id, view.source, student.tokens("target", view.target, view.tail)
 
     def _check_top(self, teacher: Any) -> None:
         """What a teacher of whom only the top tokens are known cannot do."""
@@ -112,6 +133,21 @@ class Distilling(Objective):
                 "what the student writes); stored or top-token distributions were given. Give the model, or use "
                 "objective 'logit_kd' with them"
             )
+
+
+SAMPLED = "sampled"
+"""Marks a batch whose targets the student wrote."""
+
+
+def sampling_problems(objective: Any) -> list[str]:
+    """What cannot be among the settings by which the student writes."""
+    checks = (
+        ("sample_temperature", "a number of 0 or more", 0 <= objective.sample_temperature < math.inf),
+        ("top_p", "a share above 0 and up to 1", 0 < objective.top_p <= 1),
+        ("top_k", "0 (no limit) or more", objective.top_k >= 0),
+        ("max_tokens", "1 or more", objective.max_tokens >= 1),
+    )
+    return [f"{name}: expected {what}, got {getattr(objective, name)}" for name, what, fits in checks if not fits]
 
 
 def part_of(values: Tensor, scored: Scored, batch: Batch, role: str, reduction: Reduction, weight: float = 1.0) -> Part:
@@ -136,7 +172,9 @@ def with_samples(
     written = student.generate_tokens(prompts, sampling)
     student.train(training)
     written = [row or [student.eos] for row in written]
-    if into != role:
+    if into == role:
+        batch = replace(batch, extras={**batch.extras, SAMPLED: True})
+    else:
         batch = replace(batch, targets={**batch.targets, into: replace(batch.targets[role])})
     made: Batch = student.with_targets(batch, into, written)
     return made

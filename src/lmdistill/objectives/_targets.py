@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 from lmdistill.types import Annotation, View
 
@@ -36,3 +37,13 @@ def target_views(
     if per_epoch == "one" and made:
         made = [made[epoch % len(made)]]
     return [*views, *(View(prompt, text, ROLE, group=1 + index) for index, text in made)]
+
+
+def every_view(objective: Any, item: Annotation) -> Iterator[View]:
+    """Each row that an objective will ever show of an input, once, whatever the epoch."""
+    seen = set()
+    for epoch in range(max(1, len(item.rationales))):
+        for view in objective.views(item, epoch, random.Random(0)):
+            if (view.source, view.target) not in seen:
+                seen.add((view.source, view.target))
+                yield view

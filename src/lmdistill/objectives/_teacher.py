@@ -161,13 +161,22 @@ def token_divergence(
         else:
             own = bucket_logprobs(hidden, head.weight, ids, bias=head.bias)
         values = between(own, known, measure)
+    refuse_infinite(values, batch)
+    return values
+
+
+def refuse_infinite(values: Tensor, batch: Batch) -> None:
+    """Refuse a divergence that is not finite.
+
+    Raises:
+        TrainingError: one is not; the message names the items.
+    """
     if not bool(values.detach().isfinite().all()):
         names = [item.id for item in batch.items][:3]
         raise TrainingError(
             f"the divergence from the teacher is not finite (items {names} ...): the teacher's logits or the student's "
             "hold NaN or infinity. Check the teacher's checkpoint and its precision (float16 overflows in T5)"
         )
-    return values
 
 
 def whole_divergence(student: Any, teacher: Any, hidden: Tensor, theirs: Tensor, measure: Measure) -> Tensor:

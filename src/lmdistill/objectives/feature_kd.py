@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -72,6 +73,24 @@ class FeatureKD(Distilling):
 
     writes: ClassVar[bool] = True  # only a whole model has inner states
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        problems = [
+            f"{name}: expected a number of 0 or more, got {getattr(self, name)}"
+            for name in ("logit_weight", "relation_weight", "hidden_weight", "balance")
+            if not 0 <= getattr(self, name) < math.inf
+        ]
+        if not 0 < self.floor < math.inf:
+            problems.append(f"floor: expected a number above 0, got {self.floor}")
+        if not self.stacks or len(set(self.stacks)) < len(self.stacks) or set(self.stacks) - set(STATES):
+            problems.append(f"stacks: expected 'encoder', 'decoder' or both, got {list(self.stacks)}")
+        if not self.layers:
+            problems.append("layers: expected at least one pair (the student's layer, the teacher's)")
+        if self.text_weight:
+            problems.append("text_weight: feature_kd learns no text; use 'logit_kd', or set it to 0")
+        if problems:
+            raise ConfigError(problems)
+
     def check(self, student: Any, teacher: Any, items: Sequence[Any]) -> None:
         super().check(student, teacher, items)
         model, other = student.model, teacher.model.model
@@ -81,6 +100,8 @@ class FeatureKD(Distilling):
                 "other is not. Use objective 'logit_kd'"
             )
         problems = []
+        if not self._stacks(model):
+            problems.append("stacks: a decoder-only model has no encoder; name 'decoder'")
         for stack in self._stacks(model):
             for mine, theirs in self.layers:
                 for who, place, one in (("student", mine, model), ("teacher", theirs, other)):

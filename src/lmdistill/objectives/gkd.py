@@ -8,7 +8,7 @@ from typing import ClassVar
 from lmdistill.errors import ConfigError
 from lmdistill.losses.divergence import Kind
 from lmdistill.objectives import Round
-from lmdistill.objectives._distilling import Distilling, drawn, with_samples
+from lmdistill.objectives._distilling import Distilling, drawn, sampling_problems, with_samples
 from lmdistill.store import seed_for
 from lmdistill.students import Batch
 from lmdistill.types import Sampling
@@ -45,8 +45,13 @@ class GKD(Distilling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        problems = sampling_problems(self)
         if not 0 <= self.student_fraction <= 1:
-            raise ConfigError(f"student_fraction: {self.student_fraction} is not in [0, 1]")
+            problems.append(f"student_fraction: {self.student_fraction} is not in [0, 1]")
+        if self.student_fraction == 1 and self.text_weight:
+            problems.append("text_weight: with student_fraction 1 no given text is ever shown; set it to 0")
+        if problems:
+            raise ConfigError(problems)
 
     def prepare(self, batch: Batch, round: Round) -> Batch:
         if drawn(seed_for(round.seed, "on-policy", round.step)) >= self.student_fraction:

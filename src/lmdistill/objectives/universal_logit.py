@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from lmdistill.losses.divergence import sorted_distance
 from lmdistill.objectives import Objective, Part, Reduction, count_of, reduced, shown
 from lmdistill.objectives._distilling import part_of
 from lmdistill.objectives._targets import ROLE, PerEpoch, TargetSource, target_views
-from lmdistill.objectives._teacher import HIDDEN, HIDDEN_AND_NLL, Frozen
+from lmdistill.objectives._teacher import HIDDEN, HIDDEN_AND_NLL, Frozen, refuse_infinite
 from lmdistill.students import Batch, Scored
 from lmdistill.types import Annotation, View
 
@@ -45,7 +46,7 @@ class UniversalLogit(Objective):
     needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.distance_weight < 0:
+        if not 0 < self.temperature < math.inf or not 0 <= self.distance_weight < math.inf:
             raise ConfigError(
                 f"temperature above 0 and distance_weight of 0 or more were expected, got {self.temperature} and "
                 f"{self.distance_weight}"
@@ -64,6 +65,15 @@ class UniversalLogit(Objective):
     def check(self, student: Any, teacher: Any, items: Sequence[Any]) -> None:
         if not isinstance(teacher, Frozen):
             raise TrainingError("universal_logit needs the teacher's model: all of its logits are sorted")
+        rng, training = random.Random(0), student.training
+        laid = [(item, self.views(item, 0, rng)) for item in (items[i] for i in range(min(len(items), 8)))]
+        student.eval()
+        with torch.no_grad():
+            for item, views in laid:
+                if views:
+                    batch = student.collate([item], [views]).to(next(student.parameters()).device)
+                    self.loss(student, teacher, batch, 0.0)
+        student.train(training)
 
     def loss(self, student: Any, teacher: Any, batch: Batch, progress: float) -> dict[str, Part]:
         scored = student(batch, [ROLE], HIDDEN_AND_NLL)[ROLE]
@@ -75,6 +85,7 @@ class UniversalLogit(Objective):
             values = scored.hidden.new_zeros(scored.hidden.shape[0], dtype=torch.float32)
             distances = _distances(student, teacher.model, scored.hidden[mine], told.hidden[theirs], self.temperature)
             values = values.masked_scatter(mine, distances)
+            refuse_infinite(values, batch)
             parts[ROLE] = part_of(values, scored, batch, ROLE, self.reduction, self.distance_weight)
         return parts
 
