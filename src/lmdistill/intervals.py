@@ -1,7 +1,8 @@
-"""Confidence intervals: for a share of successes, and by resampling for everything else."""
+"""Confidence intervals: for a share of successes, over seeds and items, and by resampling for everything else."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from statistics import NormalDist
@@ -79,6 +80,9 @@ def bootstrap(values: Sequence[float] | Any, *, level: float = 0.95, resamples: 
 def over_seeds(values: Sequence[float], n: int = 0) -> Estimate:
     """The mean of one value for each seed, with Student's interval (one value: no width).
 
+    It says how far the mean moves with another training on the same test items, and nothing of other items: see
+    `over_seeds_and_items`.
+
     Args:
         n: what the estimate says it rests on, for example the test items behind each value.
 
@@ -97,6 +101,108 @@ def over_seeds(values: Sequence[float], n: int = 0) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n or count)
 
 
+class Crossed(NamedTuple):
+    """What a mean over seeds and items varies by: the variance of the mean that each of three sources puts into it.
+
+    `seeds` and `items` hold the `residual` too (what one training says of one item by chance), as their mean squares
+    do, so that the variance of the mean is seeds + items - residual.
+    """
+
+    mean: float
+    seeds: float
+    items: float
+    residual: float
+
+
+class Noise(NamedTuple):
+    """The variance of a mean: what comes from trainings, known with `freedom` degrees, and what comes from items."""
+
+    seeds: float
+    items: float
+    freedom: int
+
+    def half(self, level: float = 0.95) -> float:
+        """Half the interval's width: Student's for seeds and the normal one for items, as squares.
+
+        >>> round(Noise(0.0, 0.0001, 0).half(), 4), round(Noise(0.0001, 0.0, 2).half(), 4)
+        (0.0196, 0.043)
+        """
+        normal = NormalDist().inv_cdf(0.5 + level / 2)
+        student = student_quantile(0.5 + level / 2, self.freedom) if self.seeds > 0 else 0.0
+        return math.sqrt(student**2 * self.seeds + normal**2 * self.items)
+
+    def p(self, value: float) -> float:
+        """The two-sided p of no difference: 1 minus the level whose interval just reaches 0.
+
+        >>> noise = Noise(0.0001, 0.0002, 4)
+        >>> round(noise.p(noise.half(0.99)), 6), noise.p(0.0)
+        (0.01, 1.0)
+        """
+        value = abs(value)
+        if value == 0:
+            return 1.0
+        if self.seeds <= 0:
+            return 2 * NormalDist().cdf(-value / math.sqrt(self.items)) if self.items > 0 else 0.0
+        low, high = 0.0, value / math.sqrt(self.seeds)
+        for _ in range(60):
+            middle = (low + high) / 2
+            p = max(_student_tails(middle, self.freedom), 1e-300)
+            reach = middle**2 * self.seeds + NormalDist().inv_cdf(p / 2) ** 2 * self.items
+            low, high = (middle, high) if reach < value**2 else (low, middle)
+        return _student_tails(low, self.freedom)
+
+
+def crossed(values: Sequence[Sequence[float]] | Any) -> Crossed:
+    """The mean of numbers [seeds, items] and its variances, from the mean squares of the two-way table.
+
+    >>> [round(one, 4) for one in crossed([[1, 0, 1, 1], [1, 0, 0, 1]])]
+    [0.625, 0.0156, 0.0573, 0.0156]
+    """
+    import numpy
+
+    table = numpy.asarray(values, dtype=float)
+    seeds, items = table.shape
+    rows, columns, mean = table.mean(axis=1), table.mean(axis=0), float(table.mean())
+    spread = float(columns.var(ddof=1)) / items if items > 1 else 0.0
+    if seeds < 2:
+        return Crossed(mean, 0.0, spread, 0.0)
+    between = float(rows.var(ddof=1)) / seeds
+    rest = table - rows[:, None] - columns[None, :] + mean
+    residual = float((rest**2).sum()) / ((seeds - 1) * max(items - 1, 1)) / (seeds * items)
+    return Crossed(mean, between, spread, residual)
+
+
+def over_seeds_and_items(values: Sequence[Sequence[float]] | Any) -> Estimate:
+    """The mean of numbers [seeds, items] with an interval for other trainings and other items of the same kinds.
+
+    Its half width is the root of Student's half width over seeds squared plus the normal one over items squared. What
+    chance does to single answers stands in both, and is taken from the seeds' part where there are seeds enough to
+    see it (3). Numbers from 0 to 1 have an interval within 0 and 1, Wilson's where no number differs.
+
+    Raises:
+        ValueError: no numbers.
+    """
+    import numpy
+
+    table = numpy.asarray(values, dtype=float)
+    if table.ndim != 2 or not table.size:
+        raise ValueError("an interval needs at least one value")
+    seeds, items = table.shape
+    found = crossed(table)
+    if seeds > 2:
+        noise = Noise(max(found.seeds - found.residual, 0.0), found.items, seeds - 1)
+    else:
+        noise = Noise(found.seeds, max(found.items - found.residual, 0.0), seeds - 1)
+    half = noise.half()
+    low, high = found.mean - half, found.mean + half
+    if table.min() >= 0 and table.max() <= 1:
+        low, high = max(0.0, low), min(1.0, high)
+        if half == 0:
+            low, high = wilson(found.mean * items, items)
+    return Estimate(found.mean, low, high, items)
+
+
+@functools.lru_cache(maxsize=256)
 def student_quantile(probability: float, freedom: int) -> float:
     """The quantile of Student's t distribution.
 
@@ -124,6 +230,11 @@ def resampled(n: int, resamples: int = 2000, seed: int = 0) -> Iterator[Any]:
 def _check(successes: float, n: int, level: float) -> None:
     if n < 1 or not 0 <= successes <= n or not 0 < level < 1:
         raise ValueError(f"expected 0 <= successes <= n, n >= 1, 0 < level < 1; got {successes}, {n}, {level}")
+
+
+def _student_tails(t: float, freedom: int) -> float:
+    """The chance that Student's t lies further from 0 than this."""
+    return _beta_cdf(freedom / 2, 0.5, freedom / (freedom + t * t))
 
 
 # --- the beta distribution -------------------------------------------------------------------------------------------

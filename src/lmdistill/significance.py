@@ -1,7 +1,7 @@
 """Is one method better than another on the same test items? Paired tests, corrections, and what can be seen at all.
 
-A difference is given per test item (the mean over seeds where there are several), so the item is what is resampled:
-items repeat over seeds, and a test that counted each repetition as evidence would be too sure of itself.
+Of one training of each method, items are what is resampled: that tells two students apart. Of several, the trainings
+are a sample too (`over_trainings`): a method that is trained twice gives two students, and one of them is the better.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+from lmdistill.intervals import Noise, crossed
 from lmdistill.types import Estimate
 
 EXACT_UP_TO = 14
@@ -76,6 +77,28 @@ def paired_bootstrap(
     return Difference(float(differences.mean()), float(low), float(high), p)
 
 
+def over_trainings(
+    first: Sequence[Sequence[float]] | Any, second: Sequence[Sequence[float]] | Any
+) -> tuple[float, Noise]:
+    """The mean difference of two methods from values [trainings, items], and its noise over trainings and items.
+
+    The items are the same for both; trainings are drawn for each method by itself, with a variance that both pool.
+    A method with one row is taken as it is (it has no training), so that its trainings add no variance.
+
+    Raises:
+        ValueError: not the same number of items.
+    """
+    import numpy
+
+    a, b = numpy.asarray(first, dtype=float), numpy.asarray(second, dtype=float)
+    each = _differences(a.mean(axis=0), b.mean(axis=0))
+    mine, theirs = crossed(a), crossed(b)
+    both = crossed(each[None, :])
+    freedom = len(a) + len(b) - 2
+    items = max(both.items - mine.residual - theirs.residual, 0.0) if freedom else both.items
+    return both.mean, Noise(mine.seeds + theirs.seeds, items, freedom)
+
+
 def share_of_gap(
     distilled: Sequence[float],
     student: Sequence[float],
@@ -116,7 +139,9 @@ def approximate_randomisation(
 ) -> float:
     """Two-sided p of no difference: how often swapping the two methods on random items gives as large a difference.
 
-    All patterns of swaps are tried where few items differ; else p = (as large + 1) / (draws + 1).
+    All patterns of swaps are tried where few items differ, and differences of one size are McNemar's exact test; else
+    p = (as large + 1) / (draws + 1), or Hoeffding's bound 2 exp(-sum^2 / 2 sum of squares) where that is smaller: it
+    is never below the p of all patterns, and goes on where random ones find nothing.
 
     >>> approximate_randomisation([1, 1, 1, 1], [0, 0, 0, 0])  # of 16 patterns of signs, 2 are as large
     0.125
@@ -135,23 +160,29 @@ def approximate_randomisation(
     if count <= EXACT_UP_TO:
         signs = 1 - 2 * ((numpy.arange(2**count)[:, None] >> numpy.arange(count)) & 1)
         return float((abs(signs @ differences) >= seen).mean())
+    if numpy.ptp(abs(differences)) < 1e-12:
+        return mcnemar(int((differences > 0).sum()), int((differences < 0).sum()))
     rng = numpy.random.default_rng(seed)
     larger, at_once = 0, max(1, 2_000_000 // count)
     for start in range(0, draws, at_once):
         signs = rng.integers(0, 2, size=(min(at_once, draws - start), count)) * 2 - 1
         larger += int((abs(signs @ differences) >= seen).sum())
-    return (larger + 1) / (draws + 1)
+    bound = 2 * math.exp(-(max(seen, 0.0) ** 2) / (2 * float((differences**2).sum())))
+    return min((larger + 1) / (draws + 1), bound)
 
 
-def holm(ps: Sequence[float]) -> list[float]:
+def holm(ps: Sequence[float], chosen_among: int = 0) -> list[float]:
     """Holm's adjusted p values: the chance of even one false alarm among all stays below the level.
+
+    Args:
+        chosen_among: how many tests there were to choose from, where these were chosen by their results.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    adjusted, worst = [0.0] * len(ps), 0.0
+    adjusted, worst, count = [0.0] * len(ps), 0.0, max(len(ps), chosen_among)
     for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        worst = max(worst, min(1.0, (len(ps) - rank) * ps[index]))
+        worst = max(worst, min(1.0, (count - rank) * ps[index]))
         adjusted[index] = worst
     return adjusted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy
 import pytest
@@ -14,6 +15,7 @@ from lmdistill.significance import (
     holm,
     mcnemar,
     minimum_detectable_difference,
+    over_trainings,
     paired_bootstrap,
     share_of_gap,
 )
@@ -125,6 +127,109 @@ def test_the_detectable_difference_is_found_with_the_stated_power() -> None:
     assert 0.74 <= found <= 0.84  # the exact test gives a little power away
     assert minimum_detectable_difference(200, 0.2) > x > minimum_detectable_difference(5000, 0.2)
     assert minimum_detectable_difference(10, 0.1) == pytest.approx(0.1)  # never: more than can differ
+
+
+def made_runs(rng: Any, seeds: int, spread: float, difficulty: Any, ahead: float = 0.0) -> Any:
+    """Answers [seeds, items], right (1) or wrong (0); `spread` is the standard deviation of a training's skill."""
+    skill = difficulty + ahead + rng.normal(0, spread, size=(seeds, 1))
+    return (rng.random((seeds, len(difficulty))) < skill).astype(float)
+
+
+def made_items(rng: Any, count: int) -> Any:
+    """How likely each item is answered: many nearly always, some nearly never, 0.66 in the mean; no skill clips it."""
+    return 0.12 + 0.72 * rng.beta(0.6, 0.2, size=count)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.04])
+def test_the_interval_over_seeds_and_items_covers_both(seeds: int, spread: float) -> None:
+    """The truth of all trainings on all items lies in 93 to 97.5 % of the intervals (of two seeds, at least 93 %)."""
+    rng, trials, truth = numpy.random.default_rng(10 * seeds), 1000, 0.12 + 0.72 * 0.75
+    held = seeds_alone = 0
+    for _ in range(trials):
+        runs = made_runs(rng, seeds, spread, made_items(rng, 200))
+        told = intervals.over_seeds_and_items(runs)
+        held += told.low <= truth <= told.high
+        alone = intervals.over_seeds(runs.mean(axis=1).tolist()) if not spread else told
+        seeds_alone += alone.low <= truth <= alone.high
+    assert 0.93 <= held / trials <= (0.995 if seeds == 2 else 0.975), held / trials
+    assert spread or seeds == 2 or seeds_alone / trials < 0.93, "seeds on one test set know nothing of other items"
+
+
+def test_an_interval_of_shares_stays_within_0_and_1_and_has_a_width() -> None:
+    told = intervals.over_seeds_and_items([[1.0] * 19 + [0.0], [1.0] * 20])
+    assert told.low < told.value == 0.975 < told.high == 1.0
+    same = intervals.over_seeds_and_items([[1.0] * 20] * 3)
+    assert (same.low, same.high) == intervals.wilson(20, 20) and same.low < 0.9
+    assert intervals.over_seeds_and_items([[3.0, 5.0], [2.0, 9.0]]).high > 1, "no share"
+    with pytest.raises(ValueError, match="at least one"):
+        intervals.over_seeds_and_items([])
+
+
+def test_the_variances_of_a_crossed_table_are_those_of_the_mean_squares() -> None:
+    stats = pytest.importorskip("statsmodels.formula.api")
+    frame = pytest.importorskip("pandas").DataFrame
+    anova = pytest.importorskip("statsmodels.stats.anova")
+    rng = numpy.random.default_rng(0)
+    table = rng.normal(size=(4, 7)) + rng.normal(size=(4, 1))
+    told = [(str(i), str(j), table[i, j]) for i in range(4) for j in range(7)]
+    fitted = stats.ols("y ~ seed + item", frame(told, columns=["seed", "item", "y"])).fit()
+    found = anova.anova_lm(fitted)
+    squares = (found["sum_sq"] / found["df"]).to_dict()
+    own = intervals.crossed(table)
+    for name, value in (("seed", own.seeds), ("item", own.items), ("Residual", own.residual)):
+        assert value == pytest.approx(squares[name] / 28)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.04])
+def test_a_method_trained_twice_rarely_beats_itself(seeds: int, spread: float) -> None:
+    """At most 7 % false alarms, where a test of items alone has many; p and the interval say the same."""
+    rng, trials, alarms, of_items = numpy.random.default_rng(seeds), 1000, 0, 0
+    for _ in range(trials):
+        difficulty = made_items(rng, 300)
+        first, second = (made_runs(rng, seeds, spread, difficulty) for _ in range(2))
+        value, noise = over_trainings(first, second)
+        half = noise.half()
+        assert (noise.p(value) < 0.05) == (abs(value) > half)
+        alarms += abs(value) > half
+        of_items += intervals.Noise(0.0, float((first.mean(0) - second.mean(0)).var() / 300), 0).p(value) < 0.05
+    assert alarms / trials <= 0.07, alarms / trials
+    assert spread < 0.04 or of_items / trials > 0.25, "what a test of items alone would say"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "spread", "least"), [(3, 0.0, 0.85), (5, 0.0, 0.98), (3, 0.015, 0.75), (5, 0.03, 0.6)]
+)
+def test_a_method_that_is_better_by_eight_points_is_found(seeds: int, spread: float, least: float) -> None:
+    rng, trials, found = numpy.random.default_rng(seeds), 400, 0
+    for _ in range(trials):
+        difficulty = made_items(rng, 300)
+        better = made_runs(rng, seeds, spread, difficulty, 0.08)
+        value, noise = over_trainings(better, made_runs(rng, seeds, spread, difficulty))
+        found += value > 0 and noise.p(value) < 0.05
+    assert found / trials >= least, found / trials
+
+
+def test_a_method_without_training_adds_no_variance_of_trainings() -> None:
+    first, asked = [[1.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0, 1.0]]
+    value, noise = over_trainings(first, asked)
+    assert value == pytest.approx(0.125) and noise.freedom == 1
+    assert noise.seeds == pytest.approx(intervals.crossed(first).seeds)
+    value, noise = over_trainings(asked, [[1.0, 1.0, 1.0, 1.0]])
+    assert value == -0.5 and (noise.seeds, noise.freedom) == (0.0, 0)
+    assert noise.items == pytest.approx(1 / 12)  # differences -1, 0, -1, 0: variance 1/3 over 4 items
+
+
+def test_p_goes_on_where_random_swaps_find_nothing() -> None:
+    rng = numpy.random.default_rng(0)
+    sure = rng.normal(0.5, 0.5, size=400).tolist()
+    p = approximate_randomisation(sure, [0.0] * 400, draws=1000)
+    assert p < 1e-20, "not 1 / 1001: a correction for thousands of pairs can still fire"
+    assert holm([p] * 2000)[0] < 0.05
+    right, wrong = [1.0] * 40 + [0.0] * 60, [0.0] * 38 + [1.0] * 2 + [0.0] * 60
+    assert approximate_randomisation(right, wrong) == mcnemar(38, 0), "right and wrong: the exact test"
+    assert holm([0.01, 0.02], chosen_among=10) == [pytest.approx(0.1), pytest.approx(0.18)]
 
 
 def test_the_share_of_a_gap_by_hand_and_only_where_there_is_one() -> None:
