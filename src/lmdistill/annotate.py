@@ -27,6 +27,7 @@ from lmdistill.errors import BudgetReached, ConfigError, StoreError, TeacherErro
 from lmdistill.pricing import Budget, Ledger
 from lmdistill.progress import progress as show_progress
 from lmdistill.prompting import Prompter, Prompting, read_exemplars
+from lmdistill.purse import from_purse
 from lmdistill.response_cache import ResponseCache
 from lmdistill.shared import alone
 from lmdistill.store import Rows, Stage, digest_file, encode, read_manifest, stage
@@ -95,7 +96,7 @@ def annotate(
             return opened.rows(Annotation)
         ledger = Ledger(budget) if ledger is None else ledger
         before = replace(ledger)
-        with open_cache(teachers, cache) as store:
+        with from_purse(ledger), open_cache(teachers, cache) as store:
             askings = prepare(task, teachers, examples, prompting, sampling, seed, store, ledger)
             with contextlib.closing(Answers(task, askings, folder, known)) as answers:
                 ended = _fill(answers, ledger, progress)

@@ -23,13 +23,15 @@ from lmdistill import config, registry
 from lmdistill.codec import digest
 from lmdistill.errors import ConfigError, LmdistillError, StoreError, did_you_mean
 from lmdistill.pruning import Pruning, prune
+from lmdistill.store import read_manifest
 
 MARK = "first:"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A recipe's run (`recipe` names it), or a pruned model (`recipe` is empty, `model` loses layers)."""
+    """A recipe's run (`recipe` names it), or a pruned model (`recipe` is empty, `model` loses layers). `needs` names
+    the steps that it builds on."""
 
     name: str
     recipe: str
@@ -37,6 +39,7 @@ class Step:
     folder: Path
     seed: int | None = None
     model: str = ""
+    needs: frozenset[str] = frozenset()
 
     @property
     def student(self) -> Path:
@@ -44,10 +47,13 @@ class Step:
         return self.folder / "student" if self.recipe else self.folder
 
     def prune(self) -> None:
-        """Cut the model. A finished folder is left as it is."""
+        """Cut the model. A finished folder is left as it is: its name says which model it was made from."""
+        made = read_manifest(self.folder)
+        if made is not None and made.stage == "prune" and made.status == "complete":
+            return
         prune(self.model, self.folder, config.build(Pruning, self.settings))
 
-    def link(self, student: str) -> None:
+    def link(self, student: Path) -> None:
         """Let `student` lead to what the run trained.
 
         Raises:
@@ -106,15 +112,15 @@ def _step(
     if "prune" in given:
         model = given.pop("prune")
         folder = out / "first" / f"{slug}-{digest([keyed(model, before), given])[:8]}"
-        return Step(name, "", given, folder, model=str(resolved(model, before)))
+        return Step(name, "", given, folder, model=str(resolved(model, before)), needs=steps_in(model))
     recipe = given.pop("recipe")
     fields = {field.name for field in dataclasses.fields(registry.load("recipes", recipe)) if field.init}
     own_seed = seed if "seeds" in fields else None
     # What stands for all cells may name this very step (the teacher of the cells); its own run has no use for it.
-    usual = {key: value for key, value in common.items() if key in fields and not _named_in(value)}
+    usual = {key: value for key, value in common.items() if key in fields and not steps_in(value)}
     settings = overlaid(usual, given) | ({} if own_seed is None else {"seeds": [own_seed]})
     folder = out / "first" / f"{slug}-{digest([recipe, keyed(settings, before)])[:8]}"
-    return Step(name, recipe, resolved(settings, before), folder, own_seed)
+    return Step(name, recipe, resolved(settings, before), folder, own_seed, needs=steps_in(settings))
 
 
 def resolved(value: Any, steps: list[Step]) -> Any:
@@ -136,7 +142,7 @@ def _replaced(value: Any, known: Mapping[str, str]) -> Any:
         return {key: _replaced(one, known) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_replaced(one, known) for one in value]
-    if not _named_in(value):
+    if not steps_in(value):
         return value
     name = value.removeprefix(MARK).strip()
     if name not in known:
@@ -144,10 +150,10 @@ def _replaced(value: Any, known: Mapping[str, str]) -> Any:
     return known[name]
 
 
-def _named_in(value: Any) -> bool:
-    """Whether a value names a step, itself or in what it holds."""
-    if isinstance(value, Mapping):
-        return any(_named_in(one) for one in value.values())
-    if isinstance(value, list | tuple):
-        return any(_named_in(one) for one in value)
-    return isinstance(value, str) and value.startswith(MARK)
+def steps_in(value: Any) -> frozenset[str]:
+    """The names of the steps that a value names, itself or in what it holds."""
+    if isinstance(value, Mapping | list | tuple):
+        every = value.values() if isinstance(value, Mapping) else value
+        return frozenset().union(*(steps_in(one) for one in every))
+    named = isinstance(value, str) and value.startswith(MARK)
+    return frozenset({value.removeprefix(MARK).strip()}) if named else frozenset()

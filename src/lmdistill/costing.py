@@ -39,9 +39,17 @@ class Costs:
     seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        wrong = [name for name in ("hourly", "watts", "energy") if getattr(self, name) < 0]
-        if wrong:
-            raise ConfigError([f"{name}: {getattr(self, name)} is negative; 0 or more was expected" for name in wrong])
+        problems = []
+        for name in ("hourly", "watts", "energy", "teacher_per_1000", "seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                what = "negative" if value < 0 else "no number that can be counted with"
+                problems.append(f"{name}: {value} is {what}; 0 or more was expected")
+        for name in ("threads", "questions"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name}: {getattr(self, name)}; 1 or more was expected")
+        if problems:
+            raise ConfigError(problems)
 
     def of_seconds(self, seconds: float) -> float:
         """What this machine costs for so long, in dollars."""

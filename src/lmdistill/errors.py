@@ -8,10 +8,11 @@
     |- TeacherError  (RuntimeError) an endpoint that refuses, a budget that is spent
     |  `- BudgetReached             the next request would pass the cap
     |- TrainingError (RuntimeError) not-a-number, overflow, an objective that lacks its data
-    `- MissingExtra  (ImportError)  an optional package; names the extra that brings it
+    |- MissingExtra  (ImportError)  an optional package; names the extra that brings it
+    `- PartlyDone    (RuntimeError) some cells of a comparison failed; the others are done and reported
 
 All of them are the user's to mend, so the command line prints the message without a traceback and exits 2
-(`TeacherError` 3, `BudgetReached` 4: the work done so far is kept).
+(`TeacherError` 3, `BudgetReached` 4, `PartlyDone` 5: the work done so far is kept).
 """
 
 from __future__ import annotations
@@ -88,6 +89,12 @@ class MissingExtra(LmdistillError, ImportError):
 
     def __init__(self, package: str, extra: str, who: str) -> None:
         super().__init__(f"{who} needs the package {package!r}: pip install 'lmdistill[{extra}]'")
+
+
+class PartlyDone(LmdistillError, RuntimeError):
+    """Some cells of a comparison failed; the others are done and reported."""
+
+    exit_code = 5
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lmdistill import config, registry
-from lmdistill.beforehand import Step, keyed, resolved, steps_of
+from lmdistill.beforehand import Step, keyed, resolved, steps_in, steps_of
 from lmdistill.codec import digest
 from lmdistill.costing import Costs
 from lmdistill.errors import ConfigError, LmdistillError, UnknownName, did_you_mean
+from lmdistill.pricing import Budget
 
 OWN = ("recipe", "seeds", "cache", "shared")
 """Settings that the comparison gives to its cells itself."""
@@ -32,6 +33,7 @@ class Comparison:
     that trains nothing has no student and no seed) is run once for it. `baseline` names the method that the others are
     measured against (default: the first); `metric` the metric (default: the first of the reports). `first` names what
     is made before the cells (see `beforehand`); `ceiling` the method whose distance to the baseline others may close.
+    `budget` caps what all cells together ask of their teachers (`settings.budget` is that of each cell).
     """
 
     recipes: Any
@@ -47,6 +49,7 @@ class Comparison:
     title: str = ""
     question: str = ""
     cost: Costs = field(default_factory=Costs)
+    budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
         problems = []
@@ -59,14 +62,17 @@ class Comparison:
             if name is not None and name not in methods:
                 problems.append(f"{place}: {name!r} is none of the recipes{did_you_mean(name, methods)}")
         problems += [f"first.{name}: a recipe has that title" for name in self.first if name in methods_of(self)]
-        problems += [f"vary.{key}: a list of values was expected" for key in self.vary if not listed(self.vary[key])]
+        for axis, values in self.vary.items():
+            if not listed(values) or not values:
+                problems.append(f"vary.{axis}: a list of one value or more was expected, got {values!r}")
         if problems:
             raise ConfigError(problems)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the grid. `about` says what sets it apart beside its method and its seed."""
+    """One run of the grid. `about` says what sets it apart beside its method and its seed; `needs` names the
+    steps under `first` that it is given."""
 
     method: str
     recipe: str
@@ -74,6 +80,7 @@ class Cell:
     seed: int | None
     settings: Mapping[str, Any]
     folder: Path
+    needs: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -126,6 +133,7 @@ def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
     except ConfigError as error:
         problems.update(dict.fromkeys(error.problems))
     cells: dict[Path, Cell] = {}
+    measured: set[str] = set()
     for title, names in fields.items() if not problems else ():
         try:
             made = list(_cells_of(comparison, title, names, out, steps))
@@ -135,7 +143,13 @@ def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
         for cell in made:
             if cell.folder not in cells:
                 cells[cell.folder] = cell
-                problems.update(dict.fromkeys(_refused(cell)))
+                built, refused = _built(cell)
+                problems.update(dict.fromkeys(refused))
+                measured |= _measured(built)
+    if not problems and comparison.metric and measured and comparison.metric not in measured:
+        near = did_you_mean(comparison.metric, measured)
+        told = f"metric: {comparison.metric!r} is measured by no cell{near} Known: {', '.join(sorted(measured))}"
+        problems[told] = None
     if problems:
         raise ConfigError(problems)
     return list(cells.values())
@@ -173,9 +187,10 @@ def _cells_of(comparison: Comparison, title: str, names: set[str], out: Path, st
         identity = {key: value for key, value in settings.items() if key not in ("cache", "shared", "seeds")}
         slug = re.sub(r"[^a-z0-9.]+", "-", " ".join([title, *map(brief, about.values())]).casefold()).strip("-")
         folder = out / "cells" / f"{slug[:60]}-{digest([recipe, title, keyed(identity, steps)])[:8]}"
-        settings = resolved(settings, steps)
+        needs, settings = steps_in(settings), resolved(settings, steps)
         where = {name: str(path) for name, path in _shared(out.absolute(), settings).items() if name in names}
-        yield Cell(title, recipe, about, seed, where | settings, folder if seed is None else folder / f"seed-{seed}")
+        folder = folder if seed is None else folder / f"seed-{seed}"
+        yield Cell(title, recipe, about, seed, where | settings, folder, needs)
 
 
 def _shared(out: Path, settings: Mapping[str, Any]) -> dict[str, Path]:
@@ -184,15 +199,32 @@ def _shared(out: Path, settings: Mapping[str, Any]) -> dict[str, Path]:
     return {"cache": out / f"answers-{digest(settings.get('teacher'))[:8]}.sqlite", "shared": out / "shared"}
 
 
-def _refused(cell: Cell) -> list[str]:
-    """What a cell's recipe says against its settings; nothing where it takes them."""
+def _built(cell: Cell) -> tuple[Any, list[str]]:
+    """A cell's recipe, or None and what it says against its settings."""
     try:
-        config.build(registry.load("recipes", cell.recipe), cell.settings)
+        return config.build(registry.load("recipes", cell.recipe), cell.settings), []
     except ConfigError as error:
-        return [f"recipes.{cell.method}: {problem}" for problem in error.problems]
+        return None, [f"recipes.{cell.method}: {problem}" for problem in error.problems]
     except LmdistillError as error:
-        return [f"recipes.{cell.method}: {error}"]
-    return []
+        return None, [f"recipes.{cell.method}: {error}"]
+
+
+def _measured(recipe: Any) -> set[str]:
+    """The names of the values that a recipe's report will hold, as far as its task's metric tells them."""
+    task = getattr(recipe, "task", None)
+    if task is None:
+        return set()
+    tasks = {"": task} | {f"{registry.name_of(one)}.": one for one in getattr(recipe, "also_test", ())}
+    found = {f"{at}{name}" for at, one in tasks.items() for name in _values(one.metric)}
+    grounded = getattr(getattr(recipe, "grounding", None), "passages", 0)
+    return found | set(_values("hits_at_k") if grounded else ())
+
+
+def _values(metric: str) -> tuple[str, ...]:
+    try:
+        return registry.load("metrics", metric).values or (metric,)
+    except LmdistillError:  # told when it is measured: the package that it needs is missing
+        return (metric,)
 
 
 def named_students(students: Any) -> dict[str, Any]:

@@ -21,13 +21,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
+from lmdistill import __version__
 from lmdistill.codec import decode, digest
+from lmdistill.contents import by_content
 from lmdistill.errors import LmdistillError
 from lmdistill.progress import Bar, progress
 from lmdistill.store import write_json, write_text
@@ -36,6 +38,8 @@ from lmdistill.types import Report
 LINE = re.compile(r"^(?P<title>[\w ]+): (?P<done>[\d,]+)(?:/(?P<total>[\d,]+))? (?P<unit>\w+)")
 KEPT = 12
 """How many of the last lines of a failed call are kept."""
+PLACES = ("cache", "shared")
+"""Settings that say where a run keeps what it shares, and nothing of what it does."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +53,22 @@ class Call:
 
     @property
     def key(self) -> str:
-        """Equal keys: the same call."""
-        return digest([self.recipe, self.settings])
+        """Equal keys: the same call on the same files, wherever they lie."""
+        settings = {name: value for name, value in self.settings.items() if name not in PLACES}
+        return digest([self.recipe, by_content(settings)])
 
 
 @dataclass(frozen=True)
 class Ended:
     """A call that ended: its report, or the last lines of what it said. `repeated` is False where it was done before;
-    `seconds` is what its processes took from start to end."""
+    `seconds` is what its processes took from start to end, `version` that of the lmdistill which made it."""
 
     call: Call
     report: Report | None
     error: str = ""
     repeated: bool = True
     seconds: float = 0.0
+    version: str = ""
 
 
 def finished(call: Call) -> Ended | None:
@@ -74,17 +80,22 @@ def finished(call: Call) -> Ended | None:
         report = decode(Report, json.loads((call.out / "report.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Ended(call, report, repeated=False, seconds=float(mark.get("seconds", 0.0)))
+    version = str(mark.get("version", ""))
+    return Ended(call, report, repeated=False, seconds=float(mark.get("seconds", 0.0)), version=version)
 
 
-def run_many(calls: Sequence[Call], *, workers: int = 2, threads: int = 1) -> Iterator[Ended]:
+def run_many(
+    calls: Sequence[Call], *, workers: int = 2, threads: int = 1, environment: Mapping[str, str] | None = None
+) -> Iterator[Ended]:
     """Run the calls, `workers` at a time with `threads` threads each; yield each as it ends.
 
-    Calls that are finished come first, and no process is started for them.
+    Calls that are finished come first, and no process is started for them. `environment` is what the processes are told
+    beside what this one knows.
     """
     before = {id(call): found for call in calls if (found := finished(call)) is not None}
     yield from before.values()
     rest = [call for call in calls if id(call) not in before]
+    told = {**(environment or {}), "OMP_NUM_THREADS": str(threads), "LMDISTILL_PROGRESS_EVERY": "0.5"}
     ended: queue.Queue[Ended] = queue.Queue()
     waiting = list(reversed(rest))
     running: dict[Path, subprocess.Popen[str]] = {}
@@ -97,7 +108,7 @@ def run_many(calls: Sequence[Call], *, workers: int = 2, threads: int = 1) -> It
                     return
                 call = waiting.pop()
             try:
-                ended.put(_run(call, threads, running))
+                ended.put(_run(call, told, running))
             except (LmdistillError, OSError) as error:  # a folder that cannot be written, no process to be had
                 ended.put(Ended(call, None, str(error)))
 
@@ -114,19 +125,20 @@ def run_many(calls: Sequence[Call], *, workers: int = 2, threads: int = 1) -> It
                 process.terminate()
 
 
-def _run(call: Call, threads: int, running: dict[Path, subprocess.Popen[str]]) -> Ended:
+def _run(call: Call, told: Mapping[str, str], running: dict[Path, subprocess.Popen[str]]) -> Ended:
     with _held(call) as hold:
         before = finished(call)  # by the process of a program that was killed, while this one waited
         if before is not None:
             return before
-        started = time.monotonic()
-        code, said = _process(call, threads, running, hold)
+        key, started = call.key, time.monotonic()  # of the files as they are before anything is read
+        code, said = _process(call, told, running, hold)
         seconds = round(time.monotonic() - started, 1)
         if code == 0 and (call.out / "report.json").exists():
-            write_json(call.out / "ended.json", {"key": call.key, "seconds": seconds})
+            write_json(call.out / "ended.json", {"key": key, "seconds": seconds, "version": __version__})
             found = finished(call)
             if found is not None:
-                return Ended(call, found.report, seconds=seconds)
+                return replace(found, repeated=True)
+            return Ended(call, None, "a file that it reads was changed meanwhile; run it again", seconds=seconds)
         return Ended(call, None, "\n".join(said[-KEPT:]) or f"ended with exit code {code}", seconds=seconds)
 
 
@@ -144,13 +156,12 @@ def _held(call: Call) -> Iterator[IO[str]]:
 
 
 def _process(
-    call: Call, threads: int, running: dict[Path, subprocess.Popen[str]], hold: IO[str]
+    call: Call, told: Mapping[str, str], running: dict[Path, subprocess.Popen[str]], hold: IO[str]
 ) -> tuple[int, list[str]]:
     """The exit code of the call's process, and what it said beside its progress."""
     run_file = call.out / "run.yaml"
     write_text(run_file, yaml.safe_dump({"recipe": call.recipe, **call.settings}, sort_keys=False, allow_unicode=True))
     command = [sys.executable, "-m", "lmdistill", "run", call.recipe, "--config", str(run_file), "--out", str(call.out)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "LMDISTILL_PROGRESS_EVERY": "0.5"}
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -158,7 +169,7 @@ def _process(
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        env=environment,
+        env=os.environ | told,
         pass_fds=(hold.fileno(),),
     ) as process:
         running[call.out] = process

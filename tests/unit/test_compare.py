@@ -13,11 +13,15 @@ from typing import Any
 
 import pytest
 
-from lmdistill import config
+from lmdistill import beforehand, config, runs
 from lmdistill.compare import compare, read, studies
 from lmdistill.errors import ConfigError, StoreError, UnknownName
 from lmdistill.grid import Comparison, cells_of, first_steps, overlaid
 from lmdistill.outcomes import load
+from lmdistill.runs import Call
+from lmdistill.standing import Standing
+from lmdistill.store import write_json
+from lmdistill.types import Estimate, Report
 from lmdistill.verdicts import gaps_closed
 
 TASK = {"name": "sums", "train": 20, "valid": 4, "test": 10}
@@ -111,12 +115,39 @@ def test_every_mistake_is_told_at_once_with_the_nearest_name(tmp_path: Path) -> 
         ({"recipes": ["dss"], "baseline": "dds"}, "did you mean 'dss'"),
         ({"recipes": ["dss"], "seeds": [1, 1]}, "each once"),
         ({"recipes": ["dss"], "vary": {"train.steps": 3}}, "vary.train.steps: a list"),
+        ({"recipes": ["dss"], "vary": {"sampling.n": []}}, r"vary.sampling.n: a list of one value or more"),
         ({"recipes": ["dss"], "cost": {"hourly": -1}}, "cost.hourly: -1.0 is negative"),
+        ({"recipes": ["dss"], "cost": {"hourly": float("nan")}}, "cost.hourly: nan is no number"),
+        ({"recipes": ["dss"], "cost": {"questions": 0}}, "cost.questions: 0; 1 or more"),
+        ({"recipes": ["dss"], "cost": {"threads": 0}}, "cost.threads: 0; 1 or more"),
     ],
 )
 def test_a_comparison_s_own_settings_are_checked(given: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         config.build(Comparison, given)
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("acuracy", "metric: 'acuracy' is measured by no cell; did you mean 'accuracy'"),
+        ("rouge", "metric: 'rouge' is measured by no cell"),
+        ("hits@1", "metric: 'hits@1' is measured by no cell"),
+    ],
+)
+def test_a_metric_that_no_cell_will_have_is_told_before_anything_runs(tmp_path: Path, metric: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        compare(comparison(metric=metric), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_metrics_of_several_values_of_passages_and_of_further_tasks_are_known(tmp_path: Path) -> None:
+    settings = {"task": {"name": "facts", "train": 20, "test": 5}, "teacher": "scripted", "also_test": ["sums"]}
+    recipes = {"rd": {"grounding": {"passages": 1}}}
+    for metric in ("accuracy", "hits@3", "sums.accuracy"):
+        assert cells_of(comparison(recipes=recipes, settings=settings, vary={}, metric=metric), tmp_path)
+    with pytest.raises(ConfigError, match=r"did you mean 'sums\.accuracy'"):
+        cells_of(comparison(recipes=recipes, settings=settings, vary={}, metric="sum.accuracy"), tmp_path)
 
 
 def test_a_file_a_study_and_assignments(tmp_path: Path) -> None:
@@ -137,6 +168,123 @@ def test_a_study_of_the_package_is_a_grid_that_its_recipes_take(name: str, tmp_p
 
 
 # --- running it ---
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Cells end without a process, those that name "gone" with an error; the names of those that were made."""
+    names: list[str] = []
+
+    def process(call: Call, told: dict[str, str], running: Any, hold: Any) -> tuple[int, list[str]]:
+        names.append(call.name)
+        if "gone" in json.dumps(dict(call.settings)):
+            return 2, ["lmdistill: gone.jsonl: no such file"]
+        student = call.out / "train" / "student"
+        student.mkdir(parents=True, exist_ok=True)
+        (student / "config.json").write_text(call.name)
+        facts = {"students": {"0": str(student)}}
+        write_json(call.out / "report.json", Report("r", {"accuracy": Estimate(0.5, 0.4, 0.6, 10)}, {}, {}, facts))
+        return 0, []
+
+    monkeypatch.setattr(runs, "_process", process)
+    return names
+
+
+def needing(model: str) -> dict[str, Any]:
+    """Two cells that need no step, one that needs a run, and one that needs what is cut out of it."""
+    return {
+        "first": {
+            "expert": {"recipe": "finetune", "student": {"model": model}},
+            "cut": {"prune": "first:expert", "decoder": 1},
+        },
+        "recipes": {
+            "a": {"recipe": "finetune"},
+            "b": {"recipe": "finetune", "fraction": 0.5},
+            "of expert": {"recipe": "finetune", "student": {"model": "first:expert"}},
+            "of cut": {"recipe": "finetune", "student": {"model": "first:cut"}},
+        },
+        "settings": {"task": TASK, "student": {"preset": "nano"}},
+    }
+
+
+def test_a_step_that_fails_takes_along_what_needs_it_alone(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = config.build(Comparison, needing("gone"))
+    ends = {ended.call.name: ended for ended in compare(broken, tmp_path)}
+    assert ran == ["expert", "a seed 0", "b seed 0"]
+    assert [name for name, ended in ends.items() if ended.report is not None] == ["a seed 0", "b seed 0"]
+    assert ends["expert"].error.endswith("no such file")
+    for name in ("of expert seed 0", "of cut seed 0"):
+        assert "first." in ends[name].error and "no such file" in ends[name].error
+    rows = json.loads((tmp_path / "cells.json").read_text())
+    assert [row["status"] for row in rows] == ["failed", "done", "done", "failed", "failed"]
+    assert json.loads((tmp_path / "manifest.json").read_text())["status"] == "partial"
+
+    monkeypatch.setattr(beforehand, "prune", lambda *_: pytest.fail("nothing to cut from"))
+    ran.clear()
+    compare(broken, tmp_path)
+    assert ran == ["expert"], "what is done stays done, and what cannot be is not begun"
+
+
+def test_what_is_done_is_in_the_table_while_a_step_is_made(tmp_path: Path, ran: list[str]) -> None:
+    compare(config.build(Comparison, needing("gone")), tmp_path)
+    seen: list[list[str]] = []
+
+    def tell(ended: Any, done: int, total: int) -> None:
+        seen.append([row["status"] for row in json.loads((tmp_path / "cells.json").read_text())])
+        assert (done, total) == (len(seen), 5)
+
+    compare(config.build(Comparison, needing("gone")), tmp_path, tell=tell)
+    assert len(seen) == 5 and all(states[1:3] == ["done", "done"] for states in seen)
+
+
+def test_a_moved_comparison_makes_nothing_again(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(model: str, folder: Path, pruning: Any) -> None:
+        assert (Path(model) / "config.json").read_text() == "expert"
+        write_json(folder / "manifest.json", {"stage": "prune", "settings": {}, "inputs": {}, "status": "complete"})
+
+    monkeypatch.setattr(beforehand, "prune", cut)
+    grid = config.build(Comparison, needing("some/model"))
+    monkeypatch.chdir(tmp_path)
+    ends = compare(grid, Path("a"))
+    assert len(ran) == 5 and all(ended.repeated and ended.report for ended in ends)
+    Path("a").rename(tmp_path / "b")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = compare(grid, tmp_path / "b")
+    assert len(ran) == 5 and not any(ended.repeated for ended in again)
+    assert (first_steps(grid, tmp_path / "b")[0].student / "config.json").read_text() == "expert"
+
+
+def test_cells_of_another_version_are_told(tmp_path: Path, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    grid = comparison(recipes=["few_shot"], vary={})
+    (ended,) = compare(grid, tmp_path)
+    mark = ended.call.out / "ended.json"
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"version": "0.0.7"}))
+    (again,) = compare(grid, tmp_path)
+    assert again.version == "0.0.7" and len(ran) == 1
+    assert "1 cell was made by lmdistill 0.0.7" in capsys.readouterr().err
+    assert json.loads((tmp_path / "cells.json").read_text())[0]["version"] == "0.0.7"
+
+
+def test_on_a_terminal_each_method_has_a_line_with_its_mean_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = config.build(
+        Comparison,
+        {"recipes": ["finetune", "few_shot"], "settings": {"task": TASK, "teacher": "scripted"}, "seeds": [0, 1]},
+    )
+    cells = cells_of(grid, Path("x"))
+    reports = [Report("r", {"accuracy": Estimate(value, 0, 1, 10)}) for value in (0.5, 0.7, 0.9)]
+    with Standing(cells, None, shown=True) as lines:
+        for cell, report in zip(cells, reports, strict=True):
+            lines.note(cell, report)
+        shown = {arm: (bar.done, bar.total, bar.live) for arm, bar in lines.bars.items()}
+    assert shown == {"finetune": (2, 2, {"accuracy": "0.600"}), "few_shot": (1, 1, {"accuracy": "0.900"})}
+    with Standing(cells, None, shown=False) as none:
+        none.note(cells[0], None)
+        assert none.bars == {}
 
 
 def table(out: Path) -> dict[str, Any]:
@@ -198,6 +346,15 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         compare(comparison(), tmp_path)
     with pytest.raises(StoreError, match="no run is done yet"):
         load_empty(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [None, '[{"na', '[{"name": "x"}]', "[1]"])
+def test_a_table_of_cells_that_is_gone_or_cut_is_told_with_what_to_do(tmp_path: Path, damage: str | None) -> None:
+    (tmp_path / "manifest.json").write_text('{"stage": "compare", "settings": {}, "inputs": {}}')
+    if damage is not None:
+        (tmp_path / "cells.json").write_text(damage)
+    with pytest.raises(StoreError, match=r"cells\.json .*run the same `lmdistill compare` again"):
+        load([tmp_path])
 
 
 def load_empty(folder: Path) -> None:
@@ -333,3 +490,23 @@ def test_the_command_lists_cells_and_studies(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, ["compare", "--out", str(tmp_path / "x"), *wrong])
         assert result.exit_code == 2 and why in result.output + result.stderr
         assert not (tmp_path / "x").exists(), "nothing is written before the settings are right"
+
+
+def test_the_command_says_by_its_code_that_some_cells_failed(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from lmdistill import report
+    from lmdistill.cli.main import app
+
+    monkeypatch.setattr("lmdistill.outcomes.load", lambda folders: None)
+    found: dict[str, Any] = {"arms": [], "metric": "accuracy", "name": "x", "summary": []}
+    monkeypatch.setattr(report, "write", lambda outcomes, out: found)
+    file = tmp_path / "c.yaml"
+    file.write_text(json.dumps(needing("gone")))
+    result = CliRunner().invoke(app, ["compare", str(file), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 5, result.output
+    assert "3 of 5 cells failed (first: expert)" in result.stderr and "report: " in result.output
+    file.write_text(json.dumps({**needing("some/model"), "first": {}, "recipes": ["finetune"]}))
+    assert CliRunner().invoke(app, ["compare", str(file), "--out", str(tmp_path / "fine")]).exit_code == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,8 +13,11 @@ from typing import Any
 
 import pytest
 
-from lmdistill import runs
+from lmdistill import contents, registry, runs
+from lmdistill.contents import NAMED
 from lmdistill.errors import StoreError
+from lmdistill.prompting import Prompting
+from lmdistill.recipes._grounding import Grounding
 from lmdistill.runs import Call, finished, run_many
 from lmdistill.shared import shared_stage
 from lmdistill.store import write_json
@@ -26,7 +31,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Calls end without a process: those named 'broken' with exit code 2; the names of those that were made."""
     names: list[str] = []
 
-    def process(call: Call, threads: int, running: Any, hold: Any) -> tuple[int, list[str]]:
+    def process(call: Call, told: Any, running: Any, hold: Any) -> tuple[int, list[str]]:
         names.append(call.name)
         if call.name == "broken":
             return 2, ["one", "lmdistill: task: is required"]
@@ -93,6 +98,77 @@ def test_a_folder_in_use_is_waited_for_and_what_it_leaves_is_taken(tmp_path: Pat
         fcntl.flock(other, fcntl.LOCK_UN)
         waiting.join(10)
     assert made == [] and ended[0].report == REPORT and not ended[0].repeated
+
+
+def test_a_call_is_what_its_files_hold_and_not_where_they_or_its_caches_lie(tmp_path: Path, made: list[str]) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    (here / "rows.csv").write_text("text,kind\na,b\n")
+    (here / "model").mkdir()
+    (here / "model" / "weights").write_text("1")
+
+    def call(place: Path, name: str = "a") -> Call:
+        task = {"name": "table", "data": str(place / "rows.csv"), "label": "kind"}
+        teacher = {"name": "transformers", "model": str(place / "model")}
+        own = {"cache": str(place / "answers.sqlite"), "shared": str(place / "shared")}
+        return Call(name, "dss", {"task": task, "teacher": teacher, **own}, place / name)
+
+    list(run_many([call(here)]))
+    shutil.copytree(here, there)
+    assert finished(call(there)) is not None, "a moved folder is the same comparison"
+    (there / "model" / "weights").write_text("2")
+    assert finished(call(there)) is None, "another model in the same place"
+    (here / "rows.csv").write_text("text,kind\nc,d\n")
+    assert finished(call(here)) is None, "another table in the same place"
+    list(run_many([call(here)]))
+    assert made == ["a", "a"]
+
+
+def test_a_file_that_changes_under_way_makes_no_finished_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("1")
+
+    def process(call: Call, told: Any, running: Any, hold: Any) -> tuple[int, list[str]]:
+        table.write_text("22")
+        write_json(call.out / "report.json", REPORT)
+        return 0, []
+
+    monkeypatch.setattr(runs, "_process", process)
+    (ended,) = run_many([Call("a", "dss", {"task": {"name": "table", "data": str(table)}}, tmp_path / "a")])
+    assert ended.report is None and "was changed meanwhile" in ended.error
+
+
+def test_every_setting_that_is_a_path_counts_by_what_lies_there() -> None:
+    """A new component's path is either read, and then its content counts, or it is a place that a run fills."""
+    classes = [
+        registry.load(kind, name) for kind in registry.KINDS if kind != "losses" for name in registry.names(kind)
+    ]
+    found = set()
+    for cls in [*classes, Grounding, Prompting]:
+        for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
+            if "Path" in str(field.type) and field.init:
+                found.add(field.name)
+    assert {"data", "path", "knowledge", "exemplar_file"} <= found
+    assert found <= NAMED | set(runs.PLACES), "add it to lmdistill.contents.NAMED"
+
+
+def test_weights_are_told_apart_by_their_ends_and_a_stage_by_its_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "WHOLE", 4)
+    monkeypatch.setattr(contents, "END", 2)
+    digests = []
+    for number, text in enumerate(("abcdef", "abcdeX", "Xbcdef", "abcdefg")):
+        (tmp_path / f"m{number}").write_text(text)
+        digests.append(contents.content(tmp_path / f"m{number}"))
+    assert len(set(digests)) == 4 and contents.content(tmp_path / "none") is None
+    for name, settings, seconds in (("one", {"k": 1}, 1.0), ("again", {"k": 1}, 9.0), ("other", {"k": 2}, 1.0)):
+        write_json(
+            tmp_path / name / "manifest.json",
+            {"stage": "index", "settings": settings, "inputs": {}, "seconds": seconds},
+        )
+    one, again, other = (contents.content(tmp_path / name) for name in ("one", "again", "other"))
+    assert one == again != other
 
 
 # --- shared stages ---

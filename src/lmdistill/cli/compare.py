@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lmdistill import __version__
 from lmdistill.cli._settings import Sets
 from lmdistill.cli._table import number, show_table
 
@@ -31,10 +33,11 @@ def command(
     """Run recipes x students x data fractions x seeds and say which wins, by how much, at what cost."""
     from lmdistill import report
     from lmdistill.compare import compare, read, studies
-    from lmdistill.errors import ConfigError
+    from lmdistill.errors import ConfigError, PartlyDone
     from lmdistill.grid import cells_of, first_steps
     from lmdistill.outcomes import load
     from lmdistill.runs import Ended
+    from lmdistill.standing import value
 
     if list_studies:
         for name in studies():
@@ -57,8 +60,9 @@ def command(
         if ended.report is None:
             told = f"failed: {(ended.error.splitlines() or ['?'])[-1]}"
         else:
-            name, one = next(iter(ended.report.metrics.items()))
-            told = f"{name} {one.value:.3f}" + ("" if ended.repeated else " (done before)")
+            name, one = value(ended.report, comparison.metric) or ("done", math.nan)
+            by = f" by lmdistill {ended.version}" if ended.version not in ("", __version__) else ""
+            told = f"{name} {one:.3f}" + ("" if ended.repeated else f" (done before{by})")
         print(f"{done}/{total} {ended.call.name}: {told}", flush=True)
 
     ends = compare(comparison, out, workers=workers, threads=threads, tell=tell)
@@ -75,3 +79,9 @@ def command(
     for sentence in found["summary"]:
         print(f"- {sentence}")
     print(f"report: {out / 'report.html'}")
+    failed = [ended for ended in ends if ended.report is None]
+    if failed:
+        raise PartlyDone(
+            f"{len(failed)} of {len(ends)} cells failed (first: {failed[0].call.name}); the report is of the others, "
+            "and the same command tries again"
+        )

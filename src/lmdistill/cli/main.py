@@ -1,7 +1,7 @@
 """The program `lmdistill`: finds the commands, runs one, and turns errors into a message and an exit code.
 
 Exit codes: 0 done; 1 a bug, or a broken pipe; 2 the user's to mend; 3 the teacher gave up; 4 the budget is spent;
-130 interrupted.
+5 some cells of a comparison failed; 130 interrupted.
 """
 
 from __future__ import annotations

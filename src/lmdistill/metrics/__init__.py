@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from lmdistill.tasks import Task
 from lmdistill.types import Estimate, Prediction, Score
@@ -15,6 +16,9 @@ from lmdistill.types import Estimate, Prediction, Score
 
 class Metric(ABC):
     """The contract; see the module's docstring."""
+
+    values: ClassVar[tuple[str, ...]] = ()
+    """The names of the run's values, where it is not the metric's own name alone."""
 
     @abstractmethod
     def score(self, prediction: Prediction, task: Task) -> Score:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lmdistill.errors import DataError
 from lmdistill.intervals import resampled
@@ -28,6 +28,8 @@ class Calibration(Metric):
     overconfidence); one with an answer but no confidence cannot be judged and is not among `n`. The intervals are
     percentile bootstraps over items, seeded; a calibration error is biased upwards, the more so in small samples.
     """
+
+    values: ClassVar[tuple[str, ...]] = ("calibration_error", "brier")
 
     bins: int = 10
     binning: Literal["width", "mass"] = "width"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lmdistill.intervals import wilson
 from lmdistill.metrics import Metric
@@ -21,6 +22,8 @@ class HitsAtK(Metric):
     A k beyond the longest list of passages is left out: predictions hold what was read, and what a search would have
     given below that is not known. The intervals are Wilson's.
     """
+
+    values: ClassVar[tuple[str, ...]] = ("hits@1", "hits@3", "hits@5", "hits@10")
 
     ks: tuple[int, ...] = (1, 3, 5, 10)
     level: float = 0.95

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lmdistill.metrics import Metric
 from lmdistill.metrics._share import mean
@@ -21,6 +22,8 @@ class Nll(Metric):
     mean of that is what KD4Gen calls "PPL", not exponentiated). A prediction without an answer or a confidence counts
     with probability `floor`; the intervals are percentile bootstraps over items.
     """
+
+    values: ClassVar[tuple[str, ...]] = ("nll", "perplexity")
 
     floor: float = 1e-6
     level: float = 0.95

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lmdistill.metrics import Metric
 from lmdistill.metrics._share import mean
@@ -22,6 +22,8 @@ class Rouge(Metric):
     Of several references the best counts, for each of the three on its own; no answer counts 0. `stem` compares stems
     (English). The intervals are percentile bootstraps over items, seeded.
     """
+
+    values: ClassVar[tuple[str, ...]] = ("rouge", *KINDS)
 
     stem: bool = True
     level: float = 0.95
