@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Precision = Literal["float16", "float32"]
+ARRAYS = ("ids", "logprobs", "tail", "targets")
+JOURNAL = "index.part"
+"""While a recording grows: which texts are whole."""
 
 
 class Recorded(NamedTuple):
@@ -40,29 +43,35 @@ def key_of(example: str, source: str, tokens: Sequence[int]) -> int:
 
 def record(
     folder: Path,
-    texts: Iterable[Recorded],
+    texts: Iterable[Recorded] | Callable[[Sequence[int]], Iterable[Recorded]],
     *,
     tokenizer_hash: str,
     top: int,
     teacher: str,
     wanted: Sequence[tuple[str, str, Sequence[int]]] = (),
+    reading: Mapping[str, Any] | None = None,
     precision: Precision = "float16",
 ) -> LogitStore:
     """Write distributions to a folder and open it; a folder that is complete is opened as it is.
 
     Args:
-        texts: one entry a text; repeated ones are kept once. teacher: what names it (a path and a fingerprint).
+        texts: one entry a text; repeated ones are kept once. Or what makes them, given the numbers of those among
+            `wanted` that a killed recording lacks.
+        teacher: what names it (a path and a fingerprint). reading: what else changes what it says of a text.
         wanted: what will be asked for (example, source, target tokens): its digest belongs to the folder.
 
     Raises:
         StoreError: the folder belongs to other texts, another teacher or other settings.
         DataError: a distribution that is not finite, or of another vocabulary; no texts.
     """
-    settings = {"tokenizer_hash": tokenizer_hash, "top": top, "teacher": teacher, "precision": precision}
+    settings: dict[str, Any] = {"tokenizer_hash": tokenizer_hash, "top": top, "teacher": teacher}
+    settings |= {"precision": precision, "reading": dict(reading or {})}
     inputs = {"texts": digest([[one, source, list(tokens)] for one, source, tokens in wanted])}
     with stage(folder, "logits", settings=settings, inputs=inputs) as opened:
         if not opened.done:
             written = _Writer(folder, precision, tokenizer_hash)
+            if callable(texts):
+                texts = texts([i for i, text in enumerate(wanted) if key_of(*text) not in written.rows])
             for one in texts:
                 written.add(one)
             facts = written.close()
@@ -72,14 +81,37 @@ def record(
 
 
 class _Writer:
-    """Appends arrays to files; what is in memory is one text and the index."""
+    """Appends arrays to files; what is in memory is one text and the index. What a killed run left is gone on with."""
 
     def __init__(self, folder: Path, precision: Precision, tokenizer_hash: str) -> None:
         self.folder, self.precision, self.tokenizer_hash = folder, precision, tokenizer_hash
-        self.files = {name: (folder / f"{name}.bin").open("wb") for name in ("ids", "logprobs", "tail", "targets")}
         self.rows: dict[int, tuple[int, int, int]] = {}
         self.tokens = self.top = 0
-        self.tail_mass, self.worst = 0.0, 0.0
+        self.journal = folder / JOURNAL
+        self._go_on()
+        self.files = {name: (folder / f"{name}.bin").open("ab") for name in ARRAYS}
+        self.noted = self.journal.open("ab")
+
+    def _go_on(self) -> None:
+        """Take over the texts that were written whole, and cut off what was not."""
+        import numpy as np
+
+        left = np.fromfile(self.journal, dtype="<u8") if self.journal.exists() else np.zeros(0, "<u8")
+        for key, example, start, n, top in left[: len(left) // 5 * 5].reshape(-1, 5).tolist():
+            self.rows[key], self.tokens, self.top = (example, start, n), start + n, top
+        sizes = {name: self.tokens * self._width(name) for name in ARRAYS} | {JOURNAL: 5 * 8 * len(self.rows)}
+        paths = {name: self.journal if name == JOURNAL else self.folder / f"{name}.bin" for name in sizes}
+        if any(size > (paths[name].stat().st_size if paths[name].exists() else 0) for name, size in sizes.items()):
+            self.rows, self.tokens, self.top = {}, 0, 0
+            sizes = dict.fromkeys(sizes, 0)
+        for name, path in paths.items():
+            with path.open("ab") as file:
+                file.truncate(sizes[name])
+
+    def _width(self, name: str) -> int:
+        """Bytes a token."""
+        number = 2 if self.precision == "float16" else 4
+        return {"ids": 4 * self.top, "logprobs": number * self.top, "tail": number, "targets": 4}[name]
 
     def add(self, one: Recorded) -> None:
         import numpy as np
@@ -103,20 +135,24 @@ class _Writer:
         for name, array in (("logprobs", told.logprobs), ("tail", tail)):
             self.files[name].write(np.ascontiguousarray(array.astype(self.precision)).tobytes())
         self.rows[key] = (key_of(one.example, "", ()), self.tokens, n)
+        for file in self.files.values():
+            file.flush()
+        self.noted.write(np.array([key, *self.rows[key], self.top], dtype="<u8").tobytes())
+        self.noted.flush()
         self.tokens += n
-        mass = np.exp(tail.astype("float64"))
-        self.tail_mass, self.worst = self.tail_mass + float(mass.sum()), max(self.worst, float(mass.max(initial=0.0)))
 
     def close(self) -> dict[str, Any]:
         """Write the index; what the manifest says: texts, tokens, bytes a token, and what truncation hides."""
         import numpy as np
 
-        for file in self.files.values():
+        for file in (*self.files.values(), self.noted):
             file.close()
         if not self.rows:
             raise DataError("there are no texts to record distributions of")
         index = np.array([(key, *self.rows[key]) for key in sorted(self.rows)], dtype="<u8")
         np.save(self.folder / "index.npy", index)
+        self.journal.unlink()
+        mass, worst = self._hidden()
         size = sum((self.folder / f"{name}.bin").stat().st_size for name in self.files)
         return {
             "texts": len(self.rows),
@@ -125,9 +161,20 @@ class _Writer:
             "precision": self.precision,
             "tokenizer_hash": self.tokenizer_hash,
             "bytes_per_token": round(size / max(self.tokens, 1), 1),
-            "mean_tail_mass": self.tail_mass / max(self.tokens, 1),
-            "largest_tail_mass": self.worst,
+            "mean_tail_mass": mass / max(self.tokens, 1),
+            "largest_tail_mass": worst,
         }
+
+    def _hidden(self) -> tuple[float, float]:
+        """The sum and the largest of the masses that are not named."""
+        import numpy as np
+
+        tail = np.memmap(self.folder / "tail.bin", dtype=self.precision, mode="r")
+        mass = worst = 0.0
+        for start in range(0, len(tail), 1 << 20):
+            piece = np.exp(tail[start : start + (1 << 20)].astype("float64"))
+            mass, worst = mass + float(piece.sum()), max(worst, float(piece.max(initial=0.0)))
+        return mass, worst
 
 
 @dataclass(frozen=True, eq=False)

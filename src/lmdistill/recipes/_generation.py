@@ -1,71 +1,47 @@
-"""What the recipes of knowledge distillation for generation share: a local teacher, its texts, its logits, the tail."""
+"""What the recipes of knowledge distillation for generation share: a teacher's texts, its logits, the tail."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lmdistill.codec import digest
-from lmdistill.config import component, settings_of
-from lmdistill.distributions import vocabulary_hash
+from lmdistill.config import component
 from lmdistill.errors import ConfigError
-from lmdistill.logit_store import LogitStore, Recorded, record
 from lmdistill.objectives import Objective
 from lmdistill.objectives.label_only import LabelOnly
+from lmdistill.predict import predict
+from lmdistill.progress import note
+from lmdistill.prompting import Prompting
+from lmdistill.recipes._local_teacher import frozen, identity_of, reading_of, recorded
+from lmdistill.recipes._processes import first_process_first
+from lmdistill.recipes._pseudo_targets import PseudoTargets, in_order, write_missing, written_by
 from lmdistill.recipes._road import Road, vocabulary_texts
 from lmdistill.registry import name_of
-from lmdistill.shared import shared_stage
-from lmdistill.store import Rows, seed_for, stage, write_rows
-from lmdistill.teachers.transformers import Transformers, fingerprint
+from lmdistill.shared import shared_stage, until_made
+from lmdistill.store import Rows, read_manifest, stage, write_rows
+from lmdistill.teachers.transformers import Transformers
 from lmdistill.train import Trained, TrainSettings, train
-from lmdistill.types import Annotation, Example, Rationale, Sampling
+from lmdistill.types import Annotation, Example, Prediction, Rationale, Sampling
 
-OUTSIDE = ("batch_size", "unlabelled")
-"""Settings of pseudo-targets that do not change what is written for an input."""
-
-
-@dataclass(frozen=True)
-class PseudoTargets:
-    """The texts that the teacher writes: `number` for each input, on labelled and (with `unlabelled`) other inputs.
-
-    `decoding` 'sample' draws them at `temperature` with `top_p` and `top_k` (0: no truncation); 'beam' takes the
-    `number` best of a beam as wide. KD4Gen: 48 samples, temperature 1 (high: 1.5), top_p 0.95, a silent top_k of 50.
-    """
-
-    number: int = 48
-    decoding: Literal["sample", "beam"] = "sample"
-    temperature: float = 1.0
-    top_p: float = 0.95
-    top_k: int = 0
-    max_tokens: int = 64
-    unlabelled: bool = True
-    seed: int = 0
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        if self.number < 0:
-            raise ConfigError(f"number: expected 0 or more, got {self.number}")
-        if self.decoding == "sample" and self.temperature <= 0:
-            raise ConfigError(f"temperature: samples need one above 0, got {self.temperature}")
-
-    @property
-    def sampling(self) -> Sampling:
-        """How the teacher writes."""
-        if self.decoding == "beam":
-            return Sampling(n=self.number, beams=self.number, max_tokens=self.max_tokens)
-        return Sampling(self.number, self.temperature, self.top_p, self.top_k, self.max_tokens)
+EPOCHS = 96.0
+"""KD4Gen's; a number of steps that is set takes their place."""
 
 
 @dataclass(frozen=True)
 class Generation(Road):
     """Train a generation student on a teacher's texts and distributions, then a little on the labels.
 
-    `learns` is the objective. `pseudo` says what the teacher writes. `stored_top` records the teacher's top tokens
-    once instead of running it in every step. `tail_epochs` of fine-tuning on the labels end the run; the better of
-    the two checkpoints (on validation) is kept. A student without a `model` takes the teacher's vocabulary.
+    `learns` is the objective. `pseudo` says what the teacher writes; an objective that reads labels alone has none
+    written. `stored_top` records the teacher's top tokens once instead of running it in every step. `tail_epochs` of
+    fine-tuning on the labels end the run; the better of the two checkpoints (on validation) is kept. A student without
+    a `model` takes the teacher's vocabulary. A local teacher reads and writes as the student does: `prompting`,
+    `sampling` and `budget` are for teachers that are asked in words. `train.steps`, where it is set, counts instead of
+    the 96 epochs.
     """
 
     learns: Objective = component("objectives", "logit_kd")
@@ -75,52 +51,125 @@ class Generation(Road):
     tail_learning_rate: float | None = None
     train: TrainSettings = field(
         default_factory=lambda: TrainSettings(
-            epochs=96, batch_size=96, learning_rate=5e-4, weight_decay=1e-5, warmup=100, patience=16
+            epochs=EPOCHS, batch_size=96, learning_rate=5e-4, weight_decay=1e-5, warmup=100, patience=16
         )
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "teacher" in self.learns.needs and not isinstance(self.teacher, Transformers) and not self.told_top:
+        if self.train.epochs == EPOCHS and self.train.steps != TrainSettings.steps:
+            object.__setattr__(self, "train", replace(self.train, epochs=None))
+        problems = [*self._misfits(), *self._unasked()]
+        if problems:
+            raise ConfigError(problems)
+
+    def _misfits(self) -> list[str]:
+        """What of the settings cannot be, alone or with the teacher and the objective that were chosen."""
+        found = []
+        if not 0 <= self.tail_epochs < math.inf:
+            found.append(f"tail_epochs: expected 0 or more, got {self.tail_epochs}")
+        if self.tail_learning_rate is not None and not 0 < self.tail_learning_rate < math.inf:
+            found.append(
+                f"tail_learning_rate: expected a number above 0, got {self.tail_learning_rate} (null: that of training)"
+            )
+        if self.stored_top is not None and self.stored_top < 1:
+            found.append(f"stored_top: expected 1 or more, got {self.stored_top} (null runs the teacher in every step)")
+        if "teacher" not in self.learns.needs:
+            return found
+        name, temperature = name_of(self.learns), getattr(self.learns, "temperature", 1.0)
+        if not isinstance(self.teacher, Transformers) and not self.told_top:
             told = "several" if isinstance(self.teacher, tuple) else repr(name_of(self.teacher))
-            raise ConfigError(
-                f"teacher: objective {name_of(self.learns)!r} needs a local model's logits, teacher {told} was given. "
+            found.append(
+                f"teacher: objective {name!r} needs a local model's logits, teacher {told} was given. "
                 "Use teacher 'transformers' (`lmdistill run finetune` makes one), learns 'pseudo_target', or, with "
                 "learns 'logit_kd', an endpoint that is asked for log-probabilities (teacher.logprobs: 5)"
             )
+        elif not isinstance(self.teacher, Transformers) and self.stored_top is not None:
+            found.append("stored_top: an endpoint's tokens are recorded anyway, as many as teacher.logprobs says")
+        elif self.stored_top is not None and not self._learns_from_top:
+            found.append(
+                f"stored_top: objective {name!r} needs the teacher's model itself in every step, not its top tokens. "
+                "Leave it out, or use learns 'logit_kd'"
+            )
+        if temperature != 1 and (self.stored_top is not None or not isinstance(self.teacher, Transformers)):
+            found.append(
+                f"learns.temperature: {temperature} needs the teacher's whole distribution; only its top tokens are "
+                "known here. Set it to 1, or train with a local teacher and without stored_top"
+            )
+        return found
+
+    def _unasked(self) -> list[str]:
+        """Settings of pseudo-targets become how a teacher is asked that is not local; two that differ are a mistake."""
+        plain = PseudoTargets()
+        told = replace(self.pseudo, unlabelled=plain.unlabelled, batch_size=plain.batch_size)
+        if isinstance(self.teacher, Transformers) or not told.number or told == plain:
+            return []
+        asked = replace(told.sampling, seed=told.seed or None)
+        if self.sampling not in (Sampling(max_tokens=256), asked):
+            return ["sampling, pseudo: both say how the teacher writes, and differently; set one of them"]
+        object.__setattr__(self, "sampling", asked)
+        return []
 
     def objective(self) -> Objective:
         return self.learns
 
     @property
+    def _learns_from_top(self) -> bool:
+        learns: Any = self.learns
+        return not getattr(learns, "writes", True) and not getattr(learns, "noisy", True)
+
+    @property
     def told_top(self) -> int | None:
         """How many log-probabilities a token an endpoint is asked for, where the objective can learn from so few."""
-        learns: Any = self.learns
-        if getattr(learns, "writes", True) or getattr(learns, "noisy", True):
-            return None
-        return getattr(self.teacher, "logprobs", None)
+        return getattr(self.teacher, "logprobs", None) if self._learns_from_top else None
 
     # --- the teacher's texts ---
 
     def items(self, out: Path) -> Sequence[Any]:
         examples = self.examples()
-        others = (
-            [replace(one, label=None) for one in self.task.examples("unlabelled")] if self.pseudo.unlabelled else []
-        )
-        if not self.pseudo.number:
+        if not self.pseudo.number or not self._reads_texts:
+            self._check_before(examples, out)
             return [Annotation(one) for one in examples]
+        if self.pseudo.unlabelled:
+            examples += [replace(one, label=None) for one in self.task.examples("unlabelled")]
         if isinstance(self.teacher, Transformers):
-            return self._written([*examples, *others], out / "pseudo-targets")
-        return self.curated(self.annotated([*examples, *others], out / "annotations"), out)
+            self._check_before(examples, out)
+            return self.curated(self._written(examples, out / "pseudo-targets"), out)
+        return self.curated(self.annotated(examples, out / "annotations"), out)
+
+    @property
+    def _reads_texts(self) -> bool:
+        """Whether a teacher's text changes what the objective shows."""
+        import random
+
+        rows = [
+            self.learns.views(Annotation(Example("", "x", "y"), made), 0, random.Random(0))
+            for made in ((), (Rationale("a", "b"),))
+        ]
+        return rows[0] != rows[1]
+
+    def _check_before(self, examples: Sequence[Example], out: Path) -> None:
+        """Refuse what training would refuse (another vocabulary, a missing layer) before the teacher writes."""
+        if not isinstance(self.teacher, Transformers):
+            return
+        if any((found := read_manifest(path)) and found.stage == "train" for path in out.glob("seed-*/train")):
+            return
+        if (self.sampling, self.prompting) != (Sampling(max_tokens=256), Prompting()):
+            note("a local teacher writes as `pseudo` says: sampling and prompting are not read")
+        if "teacher" not in self.learns.needs:
+            return
+        few = [Annotation(one) for one in examples[:8]]
+        teacher = frozen(self.teacher, self.student, "cpu")
+        student = self.opened_student([Annotation(one) for one in examples], self.seeds[0])
+        self.learns.check(student, teacher, few)
 
     def _written(self, examples: Sequence[Example], folder: Path) -> Sequence[Annotation]:
         """The local teacher's texts, written once (for all runs that share them)."""
-        pseudo = {
-            key: value for key, value in settings_of(self.pseudo).items() if key not in ("batch_size", "unlabelled")
-        }
+        assert isinstance(self.teacher, Transformers)
         settings = {
-            "pseudo": pseudo,
+            "pseudo": self.pseudo.key,
             "teacher": self.identity,
+            "reading": reading_of(self.teacher, self.student),
             "prefix": self.learns.prompt(Annotation(Example("", ""))),
         }
         inputs = {"examples": digest(examples)}
@@ -129,92 +178,60 @@ class Generation(Road):
             place = shared_stage(self.shared, folder, digest([settings, inputs]))
         with place as held, stage(held, "pseudo_targets", settings=settings, inputs=inputs) as opened:
             if not opened.done:
-                write_rows(opened.path(), self._write(examples))
+                model, grown = self.white_box().model, opened.path("written.jsonl")
+                write_missing(
+                    grown,
+                    examples,
+                    lambda some: written_by(model, self.learns, some, self.pseudo, self.identity),
+                    self.pseudo.batch_size,
+                )
+                write_rows(opened.path(), in_order(grown, examples))
+                grown.unlink()
                 opened.manifest.counts["examples"] = len(examples)
             rows: Rows[Annotation] = opened.rows(Annotation)
             return rows
-
-    def _write(self, examples: Sequence[Example]) -> Iterator[Annotation]:
-        model, size = self.white_box().model, self.pseudo.batch_size
-        for start in range(0, len(examples), size):
-            batch = examples[start : start + size]
-            prompts = [self.learns.prompt(Annotation(one)) for one in batch]
-            seeds = None
-            if self.pseudo.decoding == "sample":
-                seeds = [seed_for(self.pseudo.seed, "pseudo-target", one.id) % (1 << 31) for one in batch]
-            written = model.generate(prompts, self.pseudo.sampling, batch_size=size, seeds=seeds)
-            for one, texts in zip(batch, written, strict=True):
-                made = [
-                    Rationale("", text.text, source=self.identity, sample=i, raw=text.text)
-                    for i, text in enumerate(texts)
-                    if text.text.strip()
-                ]
-                yield Annotation(one, tuple(made))
 
     # --- the teacher's model ---
 
     @property
     def identity(self) -> str:
-        """What names the local teacher: its folder and a fingerprint of what is in it."""
+        """What names the local teacher."""
         assert isinstance(self.teacher, Transformers)
-        return f"{self.teacher.model}@{self.teacher.revision or fingerprint(Path(self.teacher.model))}"
+        return identity_of(self.teacher)
 
     def white_box(self) -> Any:
         """The local teacher as training reads it."""
-        from transformers import AutoConfig
-
-        from lmdistill.objectives._teacher import Frozen
-        from lmdistill.students.causal import Causal
-        from lmdistill.students.seq2seq import Seq2seq
-
         assert isinstance(self.teacher, Transformers)
-        path, revision = self.teacher.model, self.teacher.revision
-        try:
-            both = bool(AutoConfig.from_pretrained(path, revision=revision).is_encoder_decoder)
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ConfigError(f"teacher.model: {path!r} is no transformers model: {first}") from error
-        own: Any = self.student
-        if isinstance(own, Seq2seq if both else Causal):
-            return Frozen(replace(own, model=path, revision=revision, lora=None, dropout=None).open())
-        kind: Any = Seq2seq if both else Causal
-        return Frozen(kind(model=path, revision=revision, max_source=own.max_source, max_target=own.max_target).open())
+        return frozen(self.teacher, self.student, self.train.device)
 
     def teacher_of(self, student: Any, items: Sequence[Any], out: Path) -> Any:
         """What training asks: the teacher's model, its recorded top tokens, or an endpoint's log-probabilities."""
-        if not isinstance(self.teacher, Transformers):
+        if isinstance(self.teacher, Transformers) and self.stored_top is None:
+            return self.white_box()
+        with first_process_first(self.train.device), until_made(out / "logits"):
+            if isinstance(self.teacher, Transformers):
+                return self.logits(student, items, out)
             from lmdistill.recipes._endpoint_logits import endpoint_logits
 
             return endpoint_logits(self, self.learns, student, items, out, self.told_top or 5)
-        return self.white_box() if self.stored_top is None else self.logits(student, items, out)
 
-    def logits(self, student: Any, items: Sequence[Any], out: Path) -> LogitStore:
+    def logits(self, student: Any, items: Sequence[Any], out: Path) -> Any:
         """The teacher's top tokens at every target that training will show, recorded once."""
-        import random
+        from lmdistill.objectives._targets import every_view
 
-        epochs = max(1, self.pseudo.number)
-        laid = {}
-        for item in items:
-            for epoch in range(epochs):
-                for view in self.learns.views(item, epoch, random.Random(0)):
-                    laid[item.id, view.source, view.target] = (item, view)
-        wanted = [(name, source, student.tokens("target", target)) for name, source, target in laid]
-        pairs = list(laid.values())
+        assert isinstance(self.teacher, Transformers) and self.stored_top is not None
+        laid = [(item, view) for item in items for view in every_view(self.learns, item)]
+        told = (self.identity, reading_of(self.teacher, self.student))
+        return recorded(self.white_box, student, laid, out / "logits", self.stored_top, told)
 
-        def texts() -> Iterator[Recorded]:
-            teacher = self.white_box()
-            for start in range(0, len(pairs), 32):
-                chunk = pairs[start : start + 32]
-                batch = student.collate([item for item, _ in chunk], [[view] for _, view in chunk])
-                told = teacher.top(batch.to(teacher.model.device), chunk[0][1].role, self.stored_top or 32)
-                for (item, view), one in zip(chunk, told, strict=True):
-                    yield Recorded(item.id, view.source, one)
-
-        hashed = vocabulary_hash(student.tokenizer)
-        top = self.stored_top or 32
-        return record(
-            out / "logits", texts(), tokenizer_hash=hashed, top=top, teacher=self.identity, wanted=wanted
-        )  # fmt: skip
+    def teacher_predictions(self, out: Path) -> Sequence[Prediction]:
+        """A local teacher is tested as it teaches: with the student's own prompt and decoding."""
+        if not isinstance(self.teacher, Transformers):
+            return super().teacher_predictions(out)
+        with first_process_first(self.train.device):
+            questions = self.asked(self.test_split, None, out)
+            told: dict[str, Any] = {"decoding": self.decoding, "folder": out / "teacher-test"}
+            return predict(self.white_box().model, self.learns, self.task, questions, **told)
 
     # --- training ---
 
@@ -236,7 +253,7 @@ class Generation(Road):
         labelled = [Annotation(item.example) for item in items if item.example.label is not None]
         if not self.tail_epochs or not labelled:
             return first
-        rate = self.tail_learning_rate or self.train.learning_rate
+        rate = self.train.learning_rate if self.tail_learning_rate is None else self.tail_learning_rate
         tail = replace(self.train, epochs=self.tail_epochs, learning_rate=rate, warmup=0.0)
         prefix = getattr(objective, "prefix", "")
         labels = LabelOnly(prefix=prefix, reduction="example")

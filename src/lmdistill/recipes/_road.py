@@ -250,8 +250,7 @@ class Road(Recipe):
         """One report of all seeds, written to `out/report.json`."""
         metrics = dict(over_seeds(reports))
         if self.measure_teacher:
-            asked = self.annotated(list(self.task.examples(self.test_split)), out / "teacher-test")
-            told = evaluate(self.task, [teacher_prediction(one) for one in asked])
+            told = evaluate(self.task, self.teacher_predictions(out))
             metrics |= {f"teacher_{name}": one for name, one in told.metrics.items()}
         facts["by_seed"] = {
             str(seed): {name: one.value for name, one in report.metrics.items()} for seed, report in reports.items()
@@ -268,6 +267,11 @@ class Road(Recipe):
         report = Report(title, metrics, counts, {"recipe": name_of(self), **settings_of(self)}, facts)
         write_json(out / "report.json", report)
         return report
+
+    def teacher_predictions(self, out: Path) -> Sequence[Prediction]:
+        """What the teacher answers to the test questions."""
+        asked = self.annotated(list(self.task.examples(self.test_split)), out / "teacher-test")
+        return [teacher_prediction(one) for one in asked]
 
 
 def annotations_place(
