@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lmdistill.batching import Batches, Laid
 from lmdistill.checkpoint import Lagged, SnapshotRing, load_state, save_state, swap_in
 from lmdistill.errors import ConfigError, TrainingError
-from lmdistill.machine import flat, precision, trackers
+from lmdistill.machine import begin_tracking, precision, trackers
 from lmdistill.objectives import Companion, Objective, Round
 from lmdistill.optimizing import make_optimizer, make_schedule, place_schedule
 from lmdistill.progress import progress
@@ -101,7 +101,7 @@ class Loop:
     def run(self) -> Trained:
         """Train to the end, or on from where a killed run stopped."""
         if self.settings.report_to:
-            self.accelerator.init_trackers("lmdistill", config=flat(self.opened.manifest.settings))
+            begin_tracking(self.accelerator, self.settings, self.opened.manifest.settings, self.opened.folder)
         started, before = time.monotonic(), self.cursor.seconds
         self.wrapped.train()
         with progress("train", self.total, "steps", done=self.cursor.step) as bar:
@@ -319,8 +319,6 @@ class Loop:
         if self.accelerator.is_main_process:
             log = "".join(json.dumps(entry) + "\n" for entry in self.cursor.history)
             write_text(self.opened.path("log.jsonl"), log)
-        if self.settings.report_to:
-            self.accelerator.end_training()
         self.student.load(self.opened.folder / "student")
         shortened = {f"{kind}s_shortened": n for kind, n in getattr(self.student, "shortened", {}).items() if n}
         best, sign = self.cursor.best, 1 if self.settings.direction == "max" else -1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +56,59 @@ def precision(settings: TrainSettings, accelerator: Accelerator, student: nn.Mod
     return torch.bfloat16 if settings.precision == "auto" and capable else None
 
 
-def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's settings as trackers take them: one level, text values."""
-    return {f"{group}.{key}": str(value) for group, own in settings.items() if own for key, value in own.items()}
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """A run's settings as trackers take them: one level, text values.
+
+    >>> flat({"train": {"steps": 3, "adapter": {"rank": 8}}, "teacher": "transformers", "card": {}})
+    {'train.steps': '3', 'train.adapter.rank': '8', 'teacher': 'transformers'}
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
+    return found
+
+
+# --- trackers: a run of theirs for each training, open until its student is tested ---
+
+RUN_NAMES = {
+    "wandb": "name",
+    "mlflow": "run_name",
+    "clearml": "task_name",
+    "swanlab": "experiment_name",
+    "trackio": "name",
+}
+"""What each tracker calls the name of a run; the others tell runs apart by their folder."""
+
+_open: dict[Path, Accelerator] = {}
+"""The training whose trackers are open, by its folder: one at most, as trackers have one run in a process."""
+
+
+def begin_tracking(
+    accelerator: Accelerator, settings: TrainSettings, described: Mapping[str, Any], folder: Path
+) -> None:
+    """Open the trackers for a training, named by the end of its folder's path."""
+    end_tracking()
+    name = "/".join(folder.absolute().parts[-4:])
+    named = {kind: {RUN_NAMES[kind]: name} for kind in settings.report_to if kind in RUN_NAMES}
+    accelerator.init_trackers("lmdistill", config={"run": name, **flat(described)}, init_kwargs=named)
+    _open[folder] = accelerator
+
+
+def track_test(folder: Path, metrics: Mapping[str, float]) -> None:
+    """The last thing that trackers hear of a training, or of the one after it beside it: how its student did."""
+    for opened, accelerator in _open.items():
+        if opened.parent == folder.parent:
+            accelerator.log({f"test/{name}": value for name, value in metrics.items()})
+            end_tracking()
+            return
+
+
+def end_tracking() -> None:
+    """Close the trackers. The processes stay together, for what comes after training."""
+    while _open:
+        _, accelerator = _open.popitem()
+        for tracker in accelerator.trackers:
+            tracker.finish()
+
+
+atexit.register(end_tracking)

@@ -152,6 +152,13 @@ def train(
         return trained
 
 
+def tell_trackers(trained: Trained, metrics: Mapping[str, float]) -> None:
+    """Tell the trackers of a training how its student did on the test; nothing where there are none."""
+    from lmdistill.machine import track_test
+
+    track_test(trained.folder.parent, metrics)
+
+
 def digest_weights(student: Any) -> str:
     """A digest of a student's weights, so that what was made with one is never served for another."""
     summed = hashlib.sha256()

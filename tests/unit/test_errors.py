@@ -17,6 +17,7 @@ MADE = [
     errors.TrainingError("nan"),
     errors.UnknownName("task", "smvap", ["svamp"]),
     errors.MissingExtra("bm25s", "search", "retriever 'bm25'"),
+    errors.PartlyDone("3 of 5"),
 ]
 
 
@@ -31,7 +32,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 @pytest.mark.parametrize("error", MADE, ids=lambda error: type(error).__name__)
 def test_errors_have_a_code_and_a_message(error: errors.LmdistillError) -> None:
-    assert error.exit_code in (2, 3, 4)
+    assert error.exit_code in (2, 3, 4, 5)
     assert str(error)
     assert "\n" not in str(error) or isinstance(error, errors.ConfigError)
 
@@ -40,6 +41,7 @@ def test_exit_codes() -> None:
     assert errors.ConfigError("x").exit_code == errors.DataError("x").exit_code == 2
     assert errors.TeacherError("x").exit_code == 3
     assert errors.BudgetReached("x").exit_code == 4
+    assert errors.PartlyDone("x").exit_code == 5
 
 
 def test_config_error_holds_every_problem() -> None:

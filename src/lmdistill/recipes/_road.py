@@ -36,7 +36,7 @@ from lmdistill.store import digest, read_manifest, seed_for, write_json
 from lmdistill.students import StudentSettings
 from lmdistill.tasks import Task
 from lmdistill.teachers import TeacherSettings
-from lmdistill.train import Trained, TrainSettings, Validate, train
+from lmdistill.train import Trained, TrainSettings, Validate, tell_trackers, train
 from lmdistill.types import Annotation, Estimate, Example, Prediction, Rationale, Report, Sampling
 
 
@@ -237,6 +237,7 @@ class Road(Recipe):
                 )
                 others = elsewhere(self, objective, trained.student, folder, out)
                 reports[seed] = beside(evaluate(self.task, predictions), others)
+            tell_trackers(trained, {name: one.value for name, one in reports[seed].metrics.items()})
             facts["students"][str(seed)] = str(trained.folder)
             facts["train_seconds"][str(seed)] = round(trained.seconds, 1)
             facts["steps"][str(seed)] = trained.step
