@@ -2,14 +2,16 @@
 
 An endpoint names its tokens as texts and gives each the logarithms of a few alternatives; the student cuts the same
 text otherwise. Where a student token stands beside a teacher token, the teacher's alternatives become a distribution
-over the student's tokens; elsewhere the student's own token is a hard target.
+over the student's tokens; elsewhere the student's own token is a hard target. Tokens are compared as bytes, so that
+vocabularies of bytes and of characters meet in any script.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from lmdistill.distributions import TokenDistributions, vocabulary_hash
 from lmdistill.errors import DataError
@@ -82,9 +84,10 @@ def from_logprobs(
 ) -> TokenDistributions:
     """An endpoint's top log-probabilities of a text as distributions over the student's tokens of the same text.
 
-    Of each aligned teacher token, those alternatives that are one token of the student's vocabulary (with the same
-    beginning-of-word mark as the student's token has) are kept and renormalised; unmatched places, and places where no
-    alternative is known, are hard targets: the student's own token.
+    Of each aligned teacher token the chosen one's probability is that of the student's own token, and those
+    alternatives that are one token of the student's vocabulary (with the same beginning-of-word mark as the student's
+    token has) are kept; together they are renormalised. Unmatched and unknown tokens, and those without an alternative,
+    are hard targets: the student's own token.
 
     Args:
         tokens: the completion's tokens. labels: the student's token ids of the same text, its end included.
@@ -105,23 +108,27 @@ def hard(labels: Sequence[int], tokenizer: Any, *, top: int = 5) -> TokenDistrib
 def _over_labels(tokens: Sequence[TokenLogprob], labels: Sequence[int], tokenizer: Any, top: int) -> TokenDistributions:
     import numpy as np
 
-    vocabulary = tokenizer.get_vocab()
-    pieces = tokenizer.convert_ids_to_tokens(list(labels))
-    end = tokenizer.eos_token_id
-    written = [piece for piece, label in zip(pieces, labels, strict=True) if label != end]
-    places = align(written, [token.token for token in tokens])
+    pieces = Pieces.of(tokenizer)
+    end, unknown = tokenizer.eos_token_id, tokenizer.unk_token_id
+    own = [pieces.texts[label] for label in labels]
+    coded = _coded(tokens)
+    places = align(
+        [text for text, label in zip(own, labels, strict=True) if label != end],
+        [raw(token.token, coded) for token in tokens],
+    )
     ids = np.zeros((len(labels), top), dtype=np.int32)
     logprobs = np.full((len(labels), top), SURE, dtype=np.float32)
     for row, label in enumerate(labels):
         place = places[row] if row < len(places) else None
-        known = {} if place is None else _known(tokens[place], pieces[row], vocabulary)
-        if len(known) == 0 or place is None:
-            known = {label: HARD}
-        best = sorted(known.items(), key=lambda one: -one[1])[:top]
+        known = {label: HARD}
+        if place is not None and label != unknown:
+            known = _known(tokens[place], label, pieces, coded)
+        best = sorted(known.items(), key=lambda one: (one[0] != label, -one[1]))[:top]
+        best.sort(key=lambda one: -one[1])
         total = math.log(sum(math.exp(value) for _, value in best)) if len(best) > 1 else 0.0
         for column, (token, value) in enumerate(best):
             ids[row, column], logprobs[row, column] = token, value - total if len(best) > 1 else HARD
-        _fill(ids[row], len(best), len(vocabulary))
+        _fill(ids[row], len(best), len(pieces.texts))
     tail = np.full(len(labels), SURE, dtype=np.float32)
     offsets = np.asarray([0, len(labels)], dtype=np.int64)
     return TokenDistributions(
@@ -129,20 +136,83 @@ def _over_labels(tokens: Sequence[TokenLogprob], labels: Sequence[int], tokenize
     )  # fmt: skip
 
 
-def _known(token: TokenLogprob, piece: str, vocabulary: Mapping[str, int]) -> dict[int, float]:
-    """The alternatives of a teacher's token that the student has as one token, with their log-probabilities."""
-    mark = next((mark for mark in MARKS if piece.startswith(mark)), "")
+def _known(token: TokenLogprob, label: int, pieces: Pieces, coded: bool) -> dict[int, float]:
+    """The log-probabilities of the student's tokens: the chosen one's is that of the student's own token."""
+    mark = " " if pieces.texts[label].startswith(" ") else ""
     found: dict[int, float] = {}
-    for text, value in token.top or ((token.token, token.logprob),):
+    for text, value in ((token.token, token.logprob), *token.top):
         if not value <= 1e-3:
             raise DataError(f"log-probability {value} of token {text!r}: expected a number of at most 0")
-        whole = plain(text)
-        if piece and whole != plain(piece) and whole.startswith(plain(piece)) and text == token.token:
-            whole = plain(piece)  # the student's piece begins the teacher's chosen token
-        place = vocabulary.get(mark + whole)
+        place = label if text == token.token else pieces.numbers.get(mark + plain(raw(text, coded)))
         if place is not None:
             found[place] = max(value, found.get(place, -math.inf))
     return found
+
+
+# --- tokens as bytes -------------------------------------------------------------------------------------------------
+
+
+class Pieces(NamedTuple):
+    """A vocabulary with each token as the bytes that it stands for (one character a byte), a blank as a blank."""
+
+    texts: dict[int, str]
+    numbers: dict[str, int]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Pieces:
+        """Those of a tokenizer; remembered on it."""
+        known: tuple[int, Pieces] | None = getattr(tokenizer, "_lmdistill_pieces", None)
+        if known is None or known[0] != len(tokenizer):
+            coded = byte_level(tokenizer)
+            texts = {number: raw(token, coded) for token, number in tokenizer.get_vocab().items()}
+            numbers: dict[str, int] = {}
+            for number in sorted(texts):
+                numbers.setdefault(texts[number], number)
+            known = (len(tokenizer), cls(texts, numbers))
+            tokenizer._lmdistill_pieces = known
+        return known[1]
+
+
+def byte_level(tokenizer: Any) -> bool:
+    """Whether a tokenizer writes each byte as a character (GPT-2, Llama 3, Qwen)."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return hasattr(tokenizer, "byte_decoder")
+    return "ByteLevel" in f"{backend.decoder!r} {backend.pre_tokenizer!r}"
+
+
+def raw(token: str, coded: bool) -> str:
+    """The UTF-8 bytes of a token as characters below 256; `coded`: its characters already stand for bytes.
+
+    >>> raw("\u2581cat", False), raw("\u0120cat", True), raw("<0x0A>", False), raw("bytes:\\\\xc3", False)
+    (' cat', ' cat', '\\n', '\xc3')
+    """
+    if coded and all(character in BYTES for character in token):
+        return "".join(BYTES[character] for character in token)
+    text = re.sub("^[\u2581\u0120]", " ", token.replace("\u010a", "\n"))
+    if named := _BYTE.fullmatch(text):
+        return "".join(chr(int(number, 16)) for number in re.findall("x([0-9A-Fa-f]{2})", named[0]))
+    return text.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
+def _coded(tokens: Sequence[TokenLogprob]) -> bool:
+    """Whether a teacher's tokens are written byte by byte: a blank or a line break among them is not itself."""
+    every = "".join(text for token in tokens for text in (token.token, *(other for other, _ in token.top)))
+    return ("\u0120" in every or "\u010a" in every) and " " not in every and "\n" not in every
+
+
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>|bytes:(?:\\x[0-9A-Fa-f]{2})+")
+"""How sentencepiece, and OpenAI's endpoint, write tokens that are bytes and no text."""
+
+
+def _byte_characters() -> dict[str, str]:
+    """The character of each byte in byte-level vocabularies: itself where it can be seen, one from 256 on elsewhere."""
+    seen = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    hidden = [byte for byte in range(256) if byte not in seen]
+    return {chr(byte if byte in seen else 256 + hidden.index(byte)): chr(byte) for byte in range(256)}
+
+
+BYTES = _byte_characters()
 
 
 def _fill(row: Any, used: int, size: int) -> None:

@@ -102,3 +102,83 @@ def test_nothing_known_and_nonsense_are_refused() -> None:
     for value in (0.7, math.nan):
         with pytest.raises(DataError, match="at most 0"):
             from_logprobs([TokenLogprob("the", value, (("the", value),))], tokenizer("the")["input_ids"], tokenizer)
+
+
+def of(tokenizer: Any, text: str, *told: TokenLogprob, top: int = 2) -> list[dict[str, float]]:
+    """The distributions over the student's tokens of a text, by the texts of those tokens, without what is nothing."""
+    found = from_logprobs(told, tokenizer(text)["input_ids"], tokenizer, top=top)
+    return [
+        {
+            tokenizer.decode([int(number)]): round(math.exp(value), 3)
+            for number, value in zip(ids, values, strict=True)
+            if value > -60
+        }
+        for ids, values in zip(found.ids, found.logprobs, strict=True)
+    ]
+
+
+def byte_pairs(words: str) -> Any:
+    """A byte-level vocabulary like those of GPT-2 and Qwen, in which each of the words is one token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    options = {"special_tokens": ["<pad>", "</s>"], "initial_alphabet": alphabet, "show_progress": False}
+    made.train_from_iterator([words] * 50, trainers.BpeTrainer(vocab_size=600, **options))
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>")
+
+
+def test_a_byte_level_vocabulary_meets_words_of_any_script() -> None:
+    # 'кот сидит café' word for word; the alternatives are 'дом' and 'né', one token each
+    cyrillic = "\u043a\u043e\u0442 \u0441\u0438\u0434\u0438\u0442 \u0434\u043e\u043c caf\u00e9 n\u00e9"
+    tokenizer = byte_pairs(cyrillic)
+    cat, sits, house = cyrillic.split()[:3]
+    assert len(tokenizer(f"{cat} {sits} caf\u00e9")["input_ids"]) == 3
+    told = [
+        TokenLogprob(word, math.log(0.6), ((word, math.log(0.6)), (other, math.log(0.4))))
+        for word, other in ((cat, cat[:1]), (f" {sits}", f" {house}"), (" caf\u00e9", " n\u00e9"))
+    ]
+    found = of(tokenizer, f"{cat} {sits} caf\u00e9", *told)
+    assert found[1] == {f" {sits}": 0.6, f" {house}": 0.4}
+    assert found[2] == {" caf\u00e9": 0.6, " n\u00e9": 0.4}
+    written = [  # a local teacher's own tokens, written byte by byte
+        TokenLogprob(tokenizer.convert_ids_to_tokens(tokenizer(one.token)["input_ids"])[0], one.logprob, ())
+        for one in told
+    ]
+    assert [list(own) for own in of(tokenizer, f"{cat} {sits} caf\u00e9", *written)] == [
+        [cat], [f" {sits}"], [" caf\u00e9"]
+    ]  # fmt: skip
+
+
+def test_half_a_letter_is_a_token_too() -> None:
+    tokenizer = byte_pairs("abc")  # knows no Cyrillic letter whole: two tokens for one
+    letter = "\u043a"
+    labels = tokenizer(letter)["input_ids"]
+    assert len(labels) == 2
+    found = from_logprobs([token(letter, (letter, -0.1), ("a", -2.4))], labels, tokenizer, top=2)
+    assert found.ids[0].tolist() == [labels[0], tokenizer("a")["input_ids"][0]]
+    assert found.ids[1, 0] == labels[1] and found.logprobs[1, 0] == pytest.approx(-1e-6)
+
+
+def test_the_chosen_token_s_share_is_the_text_s_own_token() -> None:
+    tokenizer = _vocabulary.build("word", ["Zebra horse the unbelievable in cat"], size=50, trim=True)
+    told = TokenLogprob("Zeb", math.log(0.95), (("Zeb", math.log(0.95)), ("horse", math.log(0.05))))
+    assert of(tokenizer, "Zebra", told, token("ra")) [0] == {"Zebra": 0.95, "horse": 0.05}  # fmt: skip
+    begun = TokenLogprob("un", math.log(0.9), (("un", math.log(0.9)), ("in", math.log(0.1))))
+    assert of(tokenizer, "unbelievable cat", begun, token("believable"), token(" cat"))[0] == {
+        "unbelievable": 0.9, "in": 0.1
+    }  # fmt: skip
+    drawn = TokenLogprob("the", math.log(0.01), (("horse", math.log(0.98)), ("cat", math.log(0.01))))  # beyond the top
+    assert of(tokenizer, "the", drawn, top=3)[0] == {"horse": 0.98, "the": 0.01, "cat": 0.01}
+    assert of(tokenizer, "the", drawn, top=2)[0] == {"horse": 0.99, "the": 0.01}
+
+
+def test_a_token_that_the_student_does_not_know_is_a_hard_target() -> None:
+    tokenizer = pieces()
+    labels = tokenizer("quagga")["input_ids"]
+    assert labels[0] == tokenizer.unk_token_id
+    found = from_logprobs([token("quagga", ("quagga", -0.7), ("cat", -0.7))], labels, tokenizer, top=2)
+    assert found.ids[0, 0] == labels[0] and found.logprobs[0].tolist() == pytest.approx([-1e-6, -69.0])
