@@ -97,6 +97,34 @@ def comparison_folder(out: Path, *, items: int = 200, fractions: Sequence[float]
     return out
 
 
+def cell_of(
+    out: Path,
+    method: str,
+    seed: int | None,
+    right: Sequence[bool],
+    *,
+    status: str = "done",
+    facts: Mapping[str, Any] | None = None,
+    **about: Any,
+) -> dict[str, Any]:
+    """A run of a comparison and its line of `cells.json`; `about` are the settings that set it apart (`n` is
+    `sampling.n`)."""
+    told = {{"n": "sampling.n"}.get(key, key): value for key, value in about.items()}
+    name = "-".join([method, *map(str, about.values()), str(seed)])
+    if status == "done":
+        run_folder(out / "cells" / name, seed, predictions(right), recipe=method, facts=facts)
+    row = {"name": name, "method": method, "recipe": method, "about": told, "seed": seed, "folder": f"cells/{name}"}
+    return {**row, "status": status, "error": None if status == "done" else "it broke"}
+
+
+def cells_folder(out: Path, rows: Sequence[Mapping[str, Any]], **settings: Any) -> Path:
+    """A comparison's folder of such lines."""
+    write_json(out / "cells.json", list(rows))
+    whole = {"title": "T", "question": "", "baseline": None, "metric": None, "cost": {"measure": False}, **settings}
+    write_json(out / "manifest.json", dataclasses.asdict(Manifest("compare", whole, {}, status="partial")))
+    return out
+
+
 def funnel(cell: Path) -> None:
     """The manifests of annotation and curation."""
     counts = {"parsed": 95, "rejected: no answer": 3, "rejected: <b>odd</b>": 2}

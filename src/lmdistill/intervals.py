@@ -152,6 +152,24 @@ class Noise(NamedTuple):
         return _student_tails(low, self.freedom)
 
 
+class Spread(NamedTuple):
+    """How far apart trainings of one method come out: the variance of one, and the degrees of freedom behind it."""
+
+    variance: float
+    freedom: int
+
+
+def pooled(runs: Sequence[Sequence[float]]) -> Spread | None:
+    """The variance of a training from the values of several methods' seeds; None where none has two.
+
+    >>> pooled([[0.5, 1.0], [0.5, 1.0, 0.0, 0.5], [0.9]])  # (0.125 + 0.5) / (1 + 3)
+    Spread(variance=0.15625, freedom=4)
+    """
+    freedom = sum(len(values) - 1 for values in runs)
+    squares = math.fsum((value - math.fsum(own) / len(own)) ** 2 for own in runs for value in own)
+    return Spread(squares / freedom, freedom) if freedom else None
+
+
 def crossed(values: Sequence[Sequence[float]] | Any) -> Crossed:
     """The mean of numbers [seeds, items] and its variances, from the mean squares of the two-way table.
 

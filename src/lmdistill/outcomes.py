@@ -3,109 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmdistill import config, intervals, registry
+from lmdistill import config
+from lmdistill.arms import Arm, Run
 from lmdistill.codec import decode
 from lmdistill.costing import Costs
-from lmdistill.errors import ConfigError, LmdistillError, StoreError, did_you_mean
+from lmdistill.errors import ConfigError, StoreError, did_you_mean
 from lmdistill.grid import brief
-from lmdistill.metrics import Metric
-from lmdistill.store import Rows, read_manifest
-from lmdistill.tasks import Task
-from lmdistill.types import Annotation, Estimate, Prediction, Report
+from lmdistill.store import read_manifest
+from lmdistill.types import Estimate, Report
 
-
-@dataclass(frozen=True)
-class Run:
-    """One seed of a method: its report, its folder, and the test predictions."""
-
-    report: Report
-    folder: Path
-    rows: Path
-
-    def value(self, metric: str, seed: int) -> float | None:
-        """A metric of this seed alone, or None where the run has no such metric."""
-        own = self.report.facts.get("by_seed", {}).get(str(seed), {})
-        if metric in own:
-            return float(own[metric])
-        found = self.report.metrics.get(metric)
-        return None if found is None else found.value
-
-    def predictions(self) -> Rows[Prediction]:
-        return Rows(self.rows, Prediction)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A method with everything that sets it apart but the seed."""
-
-    method: str
-    recipe: str
-    about: Mapping[str, Any]
-    runs: Mapping[int, Run]
-
-    @property
-    def title(self) -> str:
-        return " ".join([self.method, *(f"{key}={brief(value)}" for key, value in self.about.items())])
-
-    @property
-    def report(self) -> Report:
-        """The first seed's report."""
-        return next(iter(self.runs.values())).report
-
-    def values(self, metric: str) -> dict[int, float]:
-        """The metric of each seed that has it."""
-        found = {seed: run.value(metric, seed) for seed, run in self.runs.items()}
-        return {seed: value for seed, value in found.items() if value is not None}
-
-    def estimate(self, metric: str) -> Estimate | None:
-        """The mean over seeds with Student's interval; of one seed, its interval over the test items."""
-        values = list(self.values(metric).values())
-        if not values:
-            return None
-        known = self.report.metrics.get(metric)
-        if len(values) == 1 and known is not None:
-            return known
-        return intervals.over_seeds(values, known.n if known else 0)
-
-    @property
-    def task(self) -> Task:
-        task: Task = config.rebuild("tasks", self.report.settings["task"])
-        return task
-
-    def scores(self, metric: str) -> dict[int, dict[str, float]]:
-        """The metric's value for each test item, by seed; empty where it is none of single items."""
-        task = self.task
-        scorer = _scorer(task, metric)
-        found: dict[int, dict[str, float]] = {}
-        for seed, run in self.runs.items() if scorer is not None else ():
-            assert scorer is not None
-            rows = [scorer.score(one, task) for one in run.predictions()]
-            if rows and all(metric in row.values for row in rows):
-                found[seed] = {row.id: row.values[metric] for row in rows}
-        return found
-
-    def teacher_rows(self) -> dict[str, Annotation]:
-        """What the teacher said of the test items, where it was asked."""
-        for run in self.runs.values():
-            path = run.folder / "teacher-test" / "rows.jsonl"
-            if path.exists():
-                return {one.id: one for one in Rows(path, Annotation)}
-        return {}
-
-
-def _scorer(task: Task, metric: str) -> Metric | None:
-    for name in dict.fromkeys((task.metric, metric)):
-        try:
-            scorer: Metric = registry.load("metrics", name)()
-        except LmdistillError:
-            continue
-        return scorer
-    return None
+__all__ = ["Arm", "Outcomes", "Run", "load"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +35,25 @@ class Outcomes:
     failed: Sequence[Mapping[str, Any]] = ()
     waiting: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def aside(self) -> frozenset[str]:
+        """Methods that compete with none: what was made beforehand, and the ceiling, unless it is the baseline."""
+        first = self.settings.get("first")
+        named = {*(first if isinstance(first, Mapping) else ()), self.ceiling}
+        return frozenset(one for one in named if one not in (None, self.baseline))
+
+    def contenders(self) -> dict[tuple[tuple[str, str], ...], list[Arm]]:
+        """The groups without what stands aside."""
+        found = {
+            key: [arm for arm in arms if arm.method not in self.aside and arm.estimate(self.metric)]
+            for key, arms in self.groups().items()
+        }
+        return {key: arms for key, arms in found.items() if arms}
+
+    def has_baseline(self) -> bool:
+        """Whether any run of the baseline is done."""
+        return any(arm.method == self.baseline for arm in self.arms)
 
     def groups(self) -> dict[tuple[tuple[str, str], ...], list[Arm]]:
         """Arms that differ in their method alone, by what they have in common.
@@ -155,20 +87,21 @@ def load(folders: Sequence[Path], *, costs: Costs | None = None, metric: str | N
     Raises:
         StoreError: nothing is there to report on. ConfigError: no run has that metric.
     """
-    arms: list[Arm] = []
+    found: list[tuple[Path, bool, list[Arm]]] = []
     about: dict[str, Any] = {}
     failed: list[Mapping[str, Any]] = []
     waiting = 0
-    for folder in folders:
+    for folder in {folder.resolve(): folder for folder in folders}.values():
         manifest = read_manifest(folder)
         if manifest is not None and manifest.stage == "compare":
-            rows = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
-            arms += _arms(folder, [row for row in rows if row["status"] == "done"])
+            rows = _cells(folder)
+            found.append((folder, True, list(_arms(folder, [row for row in rows if row["status"] == "done"]))))
             failed += [row for row in rows if row["status"] == "failed"]
             waiting += sum(row["status"] == "waiting" for row in rows)
             about = about or manifest.settings
         else:
-            arms.append(_single(folder, [arm.method for arm in arms]))
+            found.append((folder, False, [_single(folder)]))
+    arms = _told_apart(found)
     if not arms:
         raise StoreError(
             f"{', '.join(map(str, folders))}: no run is done yet; run `lmdistill compare` to its end first"
@@ -179,7 +112,7 @@ def load(folders: Sequence[Path], *, costs: Costs | None = None, metric: str | N
         raise ConfigError(f"metric: {chosen!r} is in no report{did_you_mean(chosen, known)} Known: {', '.join(known)}")
     stated = costs or (config.build(Costs, about["cost"]) if "cost" in about else Costs())
     present = [arm.method for arm in arms if arm.method not in about.get("first", {})] or [arms[0].method]
-    baseline = about.get("baseline") or present[0]
+    baseline = about.get("baseline") or next(iter(_planned(about)), present[0])
     title = about.get("title") or (arms[0].report.name if len(arms) == 1 else _title(arms))
     settings = about or {arm.title: arm.report.settings for arm in arms}
     return Outcomes(
@@ -214,17 +147,63 @@ def _arms(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Iterator[Arm]:
         seed = row["seed"]
         runs.setdefault(key, {})[seed or 0] = Run(_report(own), own, _rows(own, seed))
     for key, row in first.items():
-        yield Arm(row["method"], row["recipe"], row["about"], runs[key])
+        yield Arm(row["method"], row["recipe"], row["about"], runs[key], seedless=row["seed"] is None)
 
 
-def _single(folder: Path, taken: Sequence[str]) -> Arm:
-    """The arm of one run's folder; named by it where another has the recipe's name."""
+def _single(folder: Path) -> Arm:
+    """The arm of one run's folder."""
     report = _report(folder)
     recipe = str(report.settings.get("recipe", folder.name))
     seeds: list[int | None] = [int(seed) for seed in report.facts.get("by_seed", {})]
     seeds = seeds or [None]
     runs = {seed or 0: Run(report, folder, _rows(folder, seed)) for seed in seeds}
-    return Arm(folder.name if recipe in taken else recipe, recipe, {}, runs)
+    return Arm(recipe, recipe, {}, runs, seedless=seeds == [None])
+
+
+def _told_apart(found: Sequence[tuple[Path, bool, list[Arm]]]) -> list[Arm]:
+    """The arms of several folders, none with another's title: where they would have it, the shortest end of the path
+    that tells their folders apart names a single run, and is added to a later comparison's method."""
+    titles = Counter(arm.title for _, _, arms in found for arm in arms)
+    told: list[Arm] = []
+    for place, (folder, several, arms) in enumerate(found):
+        for arm in arms:
+            if titles[arm.title] > 1 and (not several or any(arm.title == one.title for one in told)):
+                others = [one for at, (one, _, own) in enumerate(found) if at != place and _holds(own, arm.title)]
+                end = _end(folder, others)
+                arm = arm.named(f"{arm.method} ({end})" if several else end)
+            told.append(arm)
+    return told
+
+
+def _holds(arms: Sequence[Arm], title: str) -> bool:
+    return any(arm.title == title for arm in arms)
+
+
+def _end(folder: Path, others: Sequence[Path]) -> str:
+    """The last parts of a folder's path, as few as no other folder ends with."""
+    parts, ends = folder.resolve().parts, [other.resolve().parts for other in others]
+    count = next((n for n in range(1, len(parts)) if all(parts[-n:] != end[-n:] for end in ends)), len(parts))
+    return "/".join(parts[-count:])
+
+
+def _planned(about: Mapping[str, Any]) -> list[str]:
+    """The titles of a comparison's recipes, done or not."""
+    recipes = about.get("recipes") or ()
+    return [recipes] if isinstance(recipes, str) else [str(title) for title in recipes]
+
+
+def _cells(folder: Path) -> list[dict[str, Any]]:
+    """What a comparison's folder says of its cells."""
+    path, again = folder / "cells.json", "run the same `lmdistill compare` again: it makes no finished cell anew"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        for row in rows:
+            _ = row["method"], row["recipe"], row["about"], row["seed"], row["folder"], row["status"]
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); {again}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{path} is damaged ({error}); {again}") from error
+    return list(rows)
 
 
 def _report(folder: Path) -> Report:

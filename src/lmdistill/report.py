@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -19,13 +18,15 @@ from typing import Any
 
 from lmdistill import intervals, report_parts
 from lmdistill.codec import encode
+from lmdistill.contests import SHARE, pairs_of
 from lmdistill.costing import bill, speed_of
 from lmdistill.findings import summary
 from lmdistill.grid import brief
 from lmdistill.outcomes import Arm, Outcomes
+from lmdistill.quantities import money, number, seconds
 from lmdistill.report_charts import drawings
 from lmdistill.store import versions, write_json, write_text
-from lmdistill.verdicts import detectable, gaps_closed, pairs_of
+from lmdistill.verdicts import Pair, detectable, gaps_closed
 
 ITEMS = 500
 """Test items that the page's browser holds."""
@@ -52,18 +53,18 @@ def gathered(outcomes: Outcomes) -> dict[str, Any]:
     pairs = pairs_of(outcomes)
     limit = detectable(outcomes, pairs)
     full, teacher = outcomes.full(), outcomes.teacher()
-    method = {arm.title: arm.method for arm in outcomes.arms}
+    by_title = {arm.title: arm for arm in outcomes.arms}
+    arms = [_arm(arm, outcomes, arm in full) for arm in outcomes.arms]
     found = {
         "name": outcomes.title,
         "question": outcomes.question,
         "metric": outcomes.metric,
         "baseline": outcomes.baseline,
-        "summary": summary(outcomes, pairs, limit),
-        "arms": [_arm(arm, outcomes, arm in full) for arm in outcomes.arms],
+        "summary": summary(outcomes, pairs, limit, {arm["title"]: arm["bill"] for arm in arms}),
+        "arms": arms,
         "teacher": None if teacher is None else asdict(teacher),
         "pairs": [
-            {**asdict(pair), "significant": pair.significant, "methods": [method[pair.first], method[pair.second]]}
-            for pair in pairs
+            {**asdict(pair), "significant": pair.significant, "methods": _names(pair, by_title)} for pair in pairs
         ],
         "ceiling": outcomes.ceiling,
         "gaps": [asdict(one) for one in gaps_closed(outcomes)],
@@ -106,13 +107,24 @@ def _arm(arm: Arm, outcomes: Outcomes, timed: bool) -> dict[str, Any]:
         "about": {key: brief(value) for key, value in arm.about.items()},
         "estimate": None if estimate is None else asdict(estimate),
         "seeds": {str(seed): value for seed, value in arm.values(metric).items()},
+        "rests_on": arm.rests_on(metric),
         "exact": _exact(arm, metric),
         "metrics": {name: asdict(one) for name in arm.report.metrics if (one := arm.estimate(name)) is not None},
         "counts": dict(arm.report.counts),
+        "counts_of": None if arm.seedless or len(arm.runs) == 1 else next(iter(arm.runs)),
         "bill": asdict(told) | {"made": told.made},
         "speed": None if speed is None else asdict(speed),
         "settings": dict(arm.report.settings),
     }
+
+
+def _names(pair: Pair, arms: Mapping[str, Arm]) -> list[str]:
+    """How a table calls the two: by what sets them apart."""
+    first, second = arms[pair.first], arms[pair.second]
+    if pair.family == "methods":
+        return [first.method, second.method]
+    axis = pair.axis or SHARE
+    return [f"{arm.method}, {axis} {brief(arm.about[axis])}" for arm in (first, second)]
 
 
 def _exact(arm: Arm, metric: str) -> dict[str, list[float]]:
@@ -210,43 +222,6 @@ def _row(cells: Sequence[str]) -> str:
 def _plain(text: Any) -> str:
     """One line, with nothing that Markdown would take for HTML."""
     return " ".join(str(text).split()).replace("<", "&lt;")
-
-
-def number(value: float | None) -> str:
-    """
-    >>> number(0.1234), number(1234567), number(None)
-    ('0.123', '1,234,567', '')
-    """
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.3f}"
-
-
-def money(value: float | None) -> str:
-    """
-    >>> money(0.0), money(12.5), money(0.00002), money(None)
-    ('$0', '$12.50', '$0.000020', '')
-    """
-    if value is None:
-        return ""
-    if value == 0 or abs(value) >= 0.1:
-        return f"${value:,.2f}" if value else "$0"
-    places = 1 - math.floor(math.log10(abs(value)))  # two digits that say something
-    return f"${value:.{places}f}"
-
-
-def seconds(value: float | None) -> str:
-    """
-    >>> seconds(0.0123), seconds(42.0), seconds(5400.0)
-    ('12.3 ms', '42 s', '1.5 h')
-    """
-    if value is None:
-        return ""
-    if value >= 3600:
-        return f"{value / 3600:.1f} h"
-    if value >= 120:
-        return f"{value / 60:.0f} min"
-    return f"{value:.3g} s" if value >= 1 or value == 0 else f"{1000 * value:.1f} ms"
 
 
 def as_yaml(value: Any) -> str:

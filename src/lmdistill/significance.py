@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from lmdistill.intervals import Noise, crossed
+from lmdistill.intervals import Noise, Spread, crossed
 from lmdistill.types import Estimate
 
 EXACT_UP_TO = 14
@@ -78,12 +78,15 @@ def paired_bootstrap(
 
 
 def over_trainings(
-    first: Sequence[Sequence[float]] | Any, second: Sequence[Sequence[float]] | Any
+    first: Sequence[Sequence[float]] | Any, second: Sequence[Sequence[float]] | Any, among: Spread | None = None
 ) -> tuple[float, Noise]:
     """The mean difference of two methods from values [trainings, items], and its noise over trainings and items.
 
     The items are the same for both; trainings are drawn for each method by itself, with a variance that both pool.
     A method with one row is taken as it is (it has no training), so that its trainings add no variance.
+
+    Two methods of three seeds know little of how trainings vary. `among` is what all methods of a comparison show of
+    it: it counts with its degrees of freedom, unless these two vary more.
 
     Raises:
         ValueError: not the same number of items.
@@ -96,7 +99,11 @@ def over_trainings(
     both = crossed(each[None, :])
     freedom = len(a) + len(b) - 2
     items = max(both.items - mine.residual - theirs.residual, 0.0) if freedom else both.items
-    return both.mean, Noise(mine.seeds + theirs.seeds, items, freedom)
+    seeds = mine.seeds + theirs.seeds
+    if among is not None and 0 < freedom < among.freedom:
+        common = among.variance * sum(1 / len(rows) for rows in (a, b) if len(rows) > 1)
+        seeds, freedom = max(seeds, common), among.freedom
+    return both.mean, Noise(seeds, items, freedom)
 
 
 def share_of_gap(

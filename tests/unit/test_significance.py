@@ -211,6 +211,27 @@ def test_a_method_that_is_better_by_eight_points_is_found(seeds: int, spread: fl
     assert found / trials >= least, found / trials
 
 
+@pytest.mark.parametrize("spreads", [[0.0] * 6, [0.02] * 6, [0.05, *[0.01] * 5]])
+def test_all_methods_together_say_how_trainings_vary(spreads: list[float]) -> None:
+    """Of six equal methods with three seeds, hardly ever is one pair of all told apart; a better one mostly is."""
+    rng, trials, level = numpy.random.default_rng(0), 150, 0.05 / 15
+    alarms = found = alone = 0
+    for ahead in (0.0, 0.12):
+        for _ in range(trials):
+            difficulty = made_items(rng, 300)
+            runs = [made_runs(rng, 3, own, difficulty, ahead * (n == 0)) for n, own in enumerate(spreads)]
+            among = intervals.pooled([one.mean(axis=1).tolist() for one in runs])
+            pairs = itertools.combinations(runs, 2) if not ahead else [(runs[0], runs[1])]
+            told = [over_trainings(a, b, among) for a, b in pairs]
+            sure = any(abs(value) > noise.half(1 - level) for value, noise in told)
+            alarms, found = alarms + (sure and not ahead), found + (sure and ahead > 0)
+            value, noise = over_trainings(runs[0], runs[1])
+            alone += ahead > 0 and abs(value) > noise.half(1 - level)
+    assert alarms / trials <= 0.07, alarms / trials
+    if len(set(spreads)) == 1:
+        assert found / trials > 0.6 and found > 1.2 * alone, (found, alone)
+
+
 def test_a_method_without_training_adds_no_variance_of_trainings() -> None:
     first, asked = [[1.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0, 1.0]]
     value, noise = over_trainings(first, asked)

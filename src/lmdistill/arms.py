@@ -1,0 +1,159 @@
+"""A method's runs as a report sees them: each seed's report and predictions, and its metrics with their intervals."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lmdistill import config, intervals, registry
+from lmdistill.errors import LmdistillError
+from lmdistill.grid import brief
+from lmdistill.metrics import Metric
+from lmdistill.store import Rows
+from lmdistill.tasks import Task
+from lmdistill.types import Annotation, Estimate, Example, Prediction, Report
+
+Scores = dict[int, dict[str, float]]
+"""Seed -> test item (see `item_key`) -> value."""
+TEACHER = "teacher_"
+"""How the teacher's own metrics begin; they are the same for every seed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of a method: its report, its folder, and the test predictions."""
+
+    report: Report
+    folder: Path
+    rows: Path
+
+    def value(self, metric: str, seed: int) -> float | None:
+        """A metric of this seed alone, or None where the run has no such metric."""
+        own = self.report.facts.get("by_seed", {}).get(str(seed), {})
+        if metric in own:
+            return float(own[metric])
+        found = self.report.metrics.get(metric)
+        return None if found is None else found.value
+
+    def predictions(self) -> Rows[Prediction]:
+        return Rows(self.rows, Prediction)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method with everything that sets it apart but the seed. `seedless` ones train nothing: their run is under 0."""
+
+    method: str
+    recipe: str
+    about: Mapping[str, Any]
+    runs: Mapping[int, Run]
+    seedless: bool = False
+    _kept: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def title(self) -> str:
+        return " ".join([self.method, *(f"{key}={brief(value)}" for key, value in self.about.items())])
+
+    @property
+    def report(self) -> Report:
+        """The first seed's report."""
+        return next(iter(self.runs.values())).report
+
+    def named(self, method: str) -> Arm:
+        """The same runs under another method's name."""
+        return replace(self, method=method)
+
+    def values(self, metric: str) -> dict[int, float]:
+        """The metric of each seed that has it."""
+        found = {seed: run.value(metric, seed) for seed, run in self.runs.items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """One seed: its interval over test items. Several: their mean, over seeds and items, or see `rests_on`."""
+        found: Estimate | None = self._told(metric)[0]
+        return found
+
+    def rests_on(self, metric: str) -> str:
+        """What the interval was drawn over: `items`, `seeds and items`, or `seeds` (a metric of no single items)."""
+        return str(self._told(metric)[1])
+
+    def _told(self, metric: str) -> tuple[Estimate | None, str]:
+        key = ("estimate", metric)
+        if key not in self._kept:
+            self._kept[key] = self._estimate(metric)
+        found: tuple[Estimate | None, str] = self._kept[key]
+        return found
+
+    def _estimate(self, metric: str) -> tuple[Estimate | None, str]:
+        values, known = self.values(metric), self.report.metrics.get(metric)
+        if not values:
+            return None, ""
+        if known is not None and (len(values) == 1 or metric.startswith(TEACHER)):
+            return known, "items"
+        scores = self.scores(metric)
+        if scores.keys() == values.keys() and len({frozenset(own) for own in scores.values()}) == 1:
+            ids = list(next(iter(scores.values())))
+            table = [[own[name] for name in ids] for own in scores.values()]
+            means = (sum(row) / len(row) for row in table)
+            if all(abs(mean - values[seed]) < 1e-6 for mean, seed in zip(means, scores, strict=True)):
+                return intervals.over_seeds_and_items(table), "seeds and items"
+        if known is not None and len(set(values.values())) == 1:
+            return known, "items"
+        found = intervals.over_seeds(list(values.values()), known.n if known else 0)
+        every = [one for run in self.runs.values() if (one := run.report.metrics.get(metric))]
+        if every and all(one.low >= 0 and one.high <= 1 for one in every):
+            found = Estimate(found.value, max(0.0, found.low), min(1.0, found.high), found.n)
+        return found, "seeds"
+
+    @property
+    def task(self) -> Task:
+        if ("task", "") not in self._kept:
+            self._kept["task", ""] = config.rebuild("tasks", self.report.settings["task"])
+        task: Task = self._kept["task", ""]
+        return task
+
+    def scores(self, metric: str) -> Scores:
+        """The metric's value for each test item, by seed; empty where it is none of single items."""
+        key = ("scores", metric)
+        if key not in self._kept:
+            self._kept[key] = self._scores(metric)
+        found: Scores = self._kept[key]
+        return found
+
+    def _scores(self, metric: str) -> Scores:
+        scorer, found = _scorer(self.task, metric), {}
+        for seed, run in self.runs.items() if scorer is not None and not metric.startswith(TEACHER) else ():
+            assert scorer is not None
+            told = list(run.predictions()) if run.rows.exists() else []
+            rows = [scorer.score(one, self.task) for one in told]
+            if rows and all(metric in row.values for row in rows):
+                keys = [item_key(one.example) for one in told]
+                found[seed] = {name: row.values[metric] for name, row in zip(keys, rows, strict=True)}
+        return found
+
+    def teacher_rows(self) -> dict[str, Annotation]:
+        """What the teacher said of the test items, where it was asked."""
+        for run in self.runs.values():
+            path = run.folder / "teacher-test" / "rows.jsonl"
+            if path.exists():
+                return {one.id: one for one in Rows(path, Annotation)}
+        return {}
+
+
+def item_key(example: Example) -> str:
+    """A test item by its id and what it asks and expects: two data sets may both begin with `test-0`."""
+    told = hashlib.blake2b(repr((example.input, example.label)).encode(), digest_size=8)
+    return f"{example.id} {told.hexdigest()}"
+
+
+def _scorer(task: Task, metric: str) -> Metric | None:
+    for name in dict.fromkeys((task.metric, metric)):
+        try:
+            scorer: Metric = registry.load("metrics", name)()
+        except LmdistillError:
+            continue
+        return scorer
+    return None
