@@ -75,6 +75,7 @@ class Arm:
     labels_alone: bool = False
     curation: tuple[Curation, ...] = (Correct(),)
     preset: str = "tiny"
+    rate: float = 3e-3
     error_rate: float = 0.0
     vote: bool = False
 
@@ -95,8 +96,8 @@ ARMS = (
     Arm("paths: 5 of 30, diverse", PATHS, 30, curation=(Correct(), Diverse(5))),
     Arm("paths: 5 of 30, likely", PATHS, 30, curation=(Correct(), Likely(5))),
     Arm("paths: 1 to 9 of 30, open-ended", PATHS, 30, curation=(Correct(), OpenEnded())),
-    Arm("paths: N = 10, nano student", PATHS, 10, preset="nano"),
-    Arm("paths: N = 10, mini student", PATHS, 10, preset="mini"),
+    Arm("paths: N = 10, nano student", PATHS, 10, preset="nano", rate=6e-3),
+    Arm("paths: N = 10, mini student", PATHS, 10, preset="mini", rate=1.5e-3),
 )
 
 
@@ -124,7 +125,7 @@ ARMED = {arm.name: arm for arm in ARMS}
 
 
 def student_of(arm: Arm) -> Causal:
-    """A small Llama; a nano one is a quarter as wide as the mini one."""
+    """A small Llama; nano, tiny and mini ones are 32, 64 and 128 wide, and their learning rates go by 1 / width."""
     return Causal(preset=arm.preset, dropout=0.0, max_source=128, max_target=96)
 
 
@@ -150,7 +151,12 @@ def cell(arm: Arm, seed: int, out: Path) -> dict[str, Any]:
     student = student_of(arm).open(sorted(texts), seed)
     started, spent = time.monotonic(), time.process_time()
     trained = train(
-        student, objective, items, settings=TRAIN, folder=out / "runs" / _slug(f"{arm.name} {seed}"), seed=seed
+        student,
+        objective,
+        items,
+        settings=replace(TRAIN, learning_rate=arm.rate),
+        folder=out / "runs" / _slug(f"{arm.name} {arm.rate:g} {seed}"),
+        seed=seed,
     )
     found: dict[str, Any] = {
         "arm": arm.name,
@@ -159,6 +165,7 @@ def cell(arm: Arm, seed: int, out: Path) -> dict[str, Any]:
         "rationales": sum(len(one.rationales) for one in items) / len(items),
         "parameters": sum(p.numel() for p in student.parameters()),
         "steps": trained.step,
+        "rate": arm.rate,
         "cpu_seconds": round(time.process_time() - spent, 1),
         "seconds": round(time.monotonic() - started, 1),
         "loss": [entry["loss"] for entry in trained.history if "loss" in entry][-1],
@@ -190,7 +197,7 @@ def run(out: Path, seeds: Sequence[int], arms: Sequence[Arm], most: int, worker:
     todo = [(arm, seed) for seed in seeds for arm in arms]
     done = 0
     for place, (arm, seed) in enumerate(todo):
-        path = out / "cells" / f"{_slug(f'{arm.name} {seed}')}.json"
+        path = out / "cells" / f"{_slug(f'{arm.name} {arm.rate:g} {seed}')}.json"
         if place % workers != index or path.exists():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,8 +211,11 @@ def run(out: Path, seeds: Sequence[int], arms: Sequence[Arm], most: int, worker:
 
 def cells(out: Path) -> Iterator[dict[str, Any]]:
     """Every finished cell."""
+    rates = {arm.name: arm.rate for arm in ARMS}
     for path in sorted((out / "cells").glob("*.json")):
-        yield json.loads(path.read_text(encoding="utf-8"))
+        one = json.loads(path.read_text(encoding="utf-8"))
+        if rates.get(one["arm"]) == one["rate"]:
+            yield one
 
 
 def table(out: Path) -> None:
