@@ -58,6 +58,8 @@ class Answers:
         self.each = sum(asking.sampling.n for asking in askings)
         self.counts: dict[str, int] = dict.fromkeys(("examples", "answers", "parsed", "correct", "labelled"), 0)
         self.worth = 0.0
+        self._prompts = self._texts = 0.0  # what `worth` is made of: what was read, and what was written
+        self._responses = self._samples = self._steps = 0
         self._open = array.array("I", [self.each]) * len(self.examples)
         self._rows = Spool(folder / ".rows.spool", len(self.examples))
         self._votes = Spool(folder / ".votes.spool", len(self.examples))
@@ -97,9 +99,18 @@ class Answers:
     def _count(self, asking: Asking, state: State, sample: int) -> None:
         """What the answers behind a sample cost, whenever they were asked (those known before were counted then)."""
         price = asking.teacher.price
+        if sample >= self.known:
+            self._samples += 1
+            self._steps += len(state.paid)
         for stored in state.paid if sample >= self.known else ():
-            if price is not None and stored.completion.usage is not None:
-                self.worth += price.of(stored.completion.usage, batch=stored.batch)
+            used = stored.completion.usage
+            if price is not None and used is not None:  # it stands on the first answer of a response
+                cost = price.of(used, batch=stored.batch)
+                written = price.of(Usage(0, used.completion_tokens), batch=stored.batch)
+                self.worth += cost
+                self._texts += written
+                self._prompts += cost - written
+                self._responses += 1
         if state.truncated:
             self.counts["truncated"] = self.counts.get("truncated", 0) + 1
 
@@ -136,6 +147,7 @@ class Answers:
         """What is worth knowing of the run: who answered, how well, for how much (None where a price is unknown)."""
         teachers = [asking.teacher for asking in self.askings]
         known = all(teacher.price is not None for teacher in teachers)
+        told = known and not any(teacher.recorded for teacher in teachers)  # what somebody else paid nobody knows
         retries: collections.Counter[str] = collections.Counter()
         for teacher in teachers:
             retries.update(teacher.retries)
@@ -149,9 +161,18 @@ class Answers:
             **vars_of(ledger.usage),
             "cost": round(ledger.cost, 6) if known else None,
             "cost_uncertain": round(ledger.uncertain, 6),
-            "cost_of_all_answers": round(self.worth, 6) if known else None,
-            "cost_per_example": round(self.worth / examples, 8) if known else None,
+            "answers": self.counts["answers"],
+            "cost_of_all_answers": round(self.worth, 6) if told else None,
+            "cost_per_example": round(self.worth / examples, 8) if told else None,
+            "cost_per_answer": round(self._one_answer(), 8) if told else None,
         }
+
+    def _one_answer(self) -> float:
+        """What one sample of each teacher would cost by itself: several samples of one request share its prompt."""
+        if not self._responses:
+            return 0.0
+        prompts = self._prompts / self._responses * self._steps / self._samples
+        return (prompts + self._texts / self._samples) * len(self.askings)
 
 
 def vars_of(usage: Usage) -> dict[str, int]:

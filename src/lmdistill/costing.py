@@ -5,18 +5,13 @@ Dollars and watts are the user's statements (`Costs`); seconds are measured on t
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from lmdistill.errors import ConfigError, LmdistillError
-from lmdistill.store import write_json
-from lmdistill.types import Annotation, Prediction
+from lmdistill.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -77,11 +72,14 @@ class Speed:
 class Bill:
     """Making and using one method. Dollars; None where it is not known.
 
-    `break_even` is the number of predictions after which teacher and training have paid for themselves.
+    `train_seconds` are those of one student with `beforehand_seconds`: what was trained, written or searched for it
+    (a teacher model, its texts, a reranker). `break_even` is the number of predictions after which teacher and training
+    have paid for themselves.
     """
 
     teacher: float | None
     train_seconds: float
+    beforehand_seconds: float
     training: float
     kilowatt_hours: float
     student_per_1000: float | None
@@ -89,103 +87,52 @@ class Bill:
     break_even: int | None
 
     @property
-    def made(self) -> float:
-        """Everything before the first prediction; an unknown teacher counts nothing."""
-        return (self.teacher or 0.0) + self.training
+    def made(self) -> float | None:
+        """Everything before the first prediction; None where the teacher's bill is not known."""
+        return None if self.teacher is None else self.teacher + self.training
 
 
-def bill(costs: Costs, facts: Mapping[str, Any], speed: Speed | None, samples: int = 1) -> Bill:
+def bill(
+    costs: Costs, facts: Mapping[str, Any], speed: Speed | None, samples: int = 1, beforehand: float = 0.0
+) -> Bill:
     """The bill of a run, from its report's facts; training seconds are those of one student.
 
-    `samples` is how many answers the teacher gave to each input: in the student's place it would give one.
+    `samples` is how many answers the teacher gave to each input: in the student's place it would give one. `beforehand`
+    are the seconds before the student's own training.
 
-    >>> facts = {"annotation": {"cost_of_all_answers": 2.0, "cost_per_example": 0.002}, "train_seconds": {"0": 3600}}
+    >>> facts = {"annotation": {"cost_of_all_answers": 2.0, "cost_per_answer": 0.002}, "train_seconds": {"0": 3600}}
     >>> speed = Speed(0.1, 0.1, throughput=20.0, questions=1, batch_size=1, parameters=1, threads=1)
     >>> found = bill(Costs(hourly=0.36), facts, speed)
     >>> round(found.student_per_1000, 6), found.teacher_per_1000, found.break_even  # (2 + 0.36) / (0.002 - 0.000005)
     (0.005, 2.0, 1183)
     """
     annotation = facts.get("annotation") or {}
-    seconds = statistics.mean(facts.get("train_seconds", {}).values() or [0.0])
     trained = bool(facts.get("train_seconds"))
+    seconds = statistics.mean(facts["train_seconds"].values()) + beforehand if trained else 0.0
+    asked = _asked(costs, annotation, samples)
     teacher = annotation.get("cost_of_all_answers") if annotation else 0.0
-    each = annotation.get("cost_per_example")
-    asked = (
-        costs.teacher_per_1000
-        if costs.teacher_per_1000 is not None
-        else None
-        if each is None
-        else 1000 * each / samples
-    )
-    used = None
+    if teacher is None and costs.teacher_per_1000 is not None and annotation.get("answers") is not None:
+        teacher = costs.teacher_per_1000 * annotation["answers"] / 1000
+    used, each = None, annotation.get("cost_per_example")
     if speed is not None and speed.throughput > 0:
         used = costs.of_seconds(1000 / speed.throughput)
-    elif not trained:
-        used, teacher = asked, 0.0
-    spent, training = teacher or 0.0, costs.of_seconds(seconds)
+    elif not trained:  # a model that is only asked: all of its samples are the answer
+        used, teacher = asked if costs.teacher_per_1000 is not None or each is None else 1000 * each, 0.0
+    training = costs.of_seconds(seconds)
     saved = (asked - used) / 1000 if asked is not None and used is not None and trained else 0.0
-    even = math.ceil((spent + training) / saved) if saved > 0 else None
-    return Bill(teacher, seconds, training, costs.kilowatt_hours(seconds), used, asked, even)
+    even = math.ceil((teacher + training) / saved) if saved > 0 and teacher is not None else None
+    before = beforehand if trained else 0.0
+    return Bill(teacher, seconds, before, training, costs.kilowatt_hours(seconds), used, asked, even)
 
 
-def speed_of(student: Path, predictions: Sequence[Prediction], costs: Costs) -> Speed | None:
-    """A student's speed on questions it was tested on; measured once and kept beside its folder.
-
-    None where it cannot be measured (the folder is gone, or its prompts need more than a prediction holds).
-    """
-    kept = student.parent / "speed.json"
-    if kept.exists():
-        try:
-            return Speed(**json.loads(kept.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            pass  # an older layout: measured anew
-    if not costs.measure or not (student / "lmdistill.json").exists():
-        return None
-    try:
-        found = _measured(student, predictions, costs)
-    except LmdistillError:
-        return None
-    write_json(kept, asdict(found))
-    return found
-
-
-def _measured(student: Path, predictions: Sequence[Prediction], costs: Costs) -> Speed:
-    import torch
-
-    from lmdistill import config
-    from lmdistill.predict import Decoding, open_student, predict
-
-    opened = open_student(student)
-    task = config.rebuild("tasks", opened.card["task"])
-    decoding = config.build(Decoding, opened.card.get("decoding", {}))
-    items = [Annotation(predictions[i].example, hits=predictions[i].hits) for i in range(len(predictions))]
-    items = items[: costs.questions]
-    before = torch.get_num_threads()
-    torch.set_num_threads(costs.threads)
-
-    def timed(some: Sequence[Annotation]) -> float:
-        started = time.perf_counter()
-        predict(opened.student, opened.objective, task, some, decoding=decoding)
-        return time.perf_counter() - started
-
-    singles: list[float] = []
-    try:
-        timed(items[:1])  # the first call pays for what is set up once
-        while len(singles) < len(items) and (len(singles) < 5 or sum(singles) < costs.seconds / 2):
-            singles.append(timed(items[len(singles) : len(singles) + 1]))
-        together = timed(items)
-    finally:
-        torch.set_num_threads(before)
-    singles.sort()
-    return Speed(
-        latency=statistics.median(singles),
-        latency_p95=singles[min(len(singles) - 1, math.ceil(0.95 * len(singles)) - 1)],
-        throughput=len(items) / together,
-        questions=len(items),
-        batch_size=min(decoding.batch_size, len(items)),
-        parameters=sum(p.numel() for p in opened.student.parameters()),
-        threads=costs.threads,
-    )
+def _asked(costs: Costs, annotation: Mapping[str, Any], samples: int) -> float | None:
+    """What the teacher would take for 1,000 predictions, one answer each; its prompt is paid whole for every one."""
+    if costs.teacher_per_1000 is not None:
+        return costs.teacher_per_1000
+    one, each = annotation.get("cost_per_answer"), annotation.get("cost_per_example")
+    if one is None and each is not None:  # of an older version, which did not tell prompts from answers: too low
+        one = each / samples
+    return None if one is None else 1000 * one
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[int]:

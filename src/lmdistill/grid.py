@@ -215,7 +215,11 @@ def _measured(recipe: Any) -> set[str]:
     if task is None:
         return set()
     tasks = {"": task} | {f"{registry.name_of(one)}.": one for one in getattr(recipe, "also_test", ())}
-    found = {f"{at}{name}" for at, one in tasks.items() for name in _values(one.metric)}
+    further = [registry.name_of(one) for one in getattr(recipe, "metrics", ())]
+    found: set[str] = set()
+    for at, one in tasks.items():
+        for metric in (one.metric, *getattr(one, "also", ()), *further):
+            found |= {f"{at}{name}" for name in _values(metric)}
     grounded = getattr(getattr(recipe, "grounding", None), "passages", 0)
     return found | set(_values("hits_at_k") if grounded else ())
 

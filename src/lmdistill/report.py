@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -19,15 +20,20 @@ from typing import Any
 from lmdistill import intervals, report_parts
 from lmdistill.codec import encode
 from lmdistill.contests import SHARE, pairs_of
-from lmdistill.costing import bill, speed_of
 from lmdistill.findings import summary
 from lmdistill.grid import brief
 from lmdistill.outcomes import Arm, Outcomes
 from lmdistill.quantities import money, number, seconds
 from lmdistill.report_charts import drawings
+from lmdistill.spending import costed
 from lmdistill.store import versions, write_json, write_text
 from lmdistill.verdicts import Pair, detectable, gaps_closed
 
+FAMILIES = {
+    "methods": "Methods on the same test items",
+    "settings": "Each method's settings against its first one (shares of the data: against the largest)",
+    "shares": "Less data against the baseline on the most",
+}
 ITEMS = 500
 """Test items that the page's browser holds."""
 
@@ -89,16 +95,8 @@ def gathered(outcomes: Outcomes) -> dict[str, Any]:
 
 def _arm(arm: Arm, outcomes: Outcomes, timed: bool) -> dict[str, Any]:
     """A line of the table. Speed is measured for the arms with the most data alone."""
-    metric, run = outcomes.metric, next(iter(arm.runs.values()))
-    students = run.report.facts.get("students", {})
-    speed = None
-    if timed and students and run.rows.exists():
-        speed = speed_of(Path(next(iter(students.values()))), run.predictions(), outcomes.costs)
-    sampling = arm.report.settings.get("sampling") or {}
-    facts = dict(run.report.facts)
-    seconds = [one.report.facts.get("train_seconds", {}) for one in arm.runs.values()]
-    facts["train_seconds"] = {seed: value for own in seconds for seed, value in own.items()}
-    told = bill(outcomes.costs, facts, speed, int(sampling.get("n", 1)))
+    metric = outcomes.metric
+    told, speed = costed(arm, outcomes.costs, timed=timed)
     estimate = arm.estimate(metric)
     return {
         "title": arm.title,
@@ -155,14 +153,29 @@ def page(found: Mapping[str, Any], browser: Mapping[str, Any], drawn: Mapping[st
     return template.render(
         found=found,
         style=Markup(style),
+        families=FAMILIES,
         script=Markup(script),
         hashed=hashed,
         browser=Markup(block),
+        rows=ordered(found),
         count=len(browser["items"]),
+        held=browser,
         of=browser["of"],
         curves=[(title, Markup(svg)) for title, svg in drawn["curves"]],
         pareto=Markup(drawn["pareto"]),
         reliability=[(title, Markup(svg)) for title, svg in drawn["reliability"]],
+    )
+
+
+def ordered(found: Mapping[str, Any]) -> list[Any]:
+    """The arms by group, the best first in each; groups as the grid has them."""
+    groups = list(dict.fromkeys(tuple(arm["about"].items()) for arm in found["arms"]))
+    return sorted(
+        found["arms"],
+        key=lambda arm: (
+            groups.index(tuple(arm["about"].items())),
+            -arm["estimate"]["value"] if arm["estimate"] else math.inf,
+        ),
     )
 
 
@@ -173,22 +186,16 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines += [f"- {_plain(sentence)}" for sentence in found["summary"]] + [""]
     columns = ["method", *_axes(found), found["metric"], "95 % interval", "seeds", "train", "teacher", "1,000 answers"]
     lines += _table(columns)
-    for arm in found["arms"]:
-        estimate = arm["estimate"]
-        interval = ["", ""]
-        if estimate:
-            interval = [f"{estimate['value']:.3f}", f"{estimate['low']:.3f} to {estimate['high']:.3f}"]
+    for arm in ordered(found):
         axes = [arm["about"].get(axis, "") for axis in _axes(found)]
         spent = arm["bill"]
         costs = [seconds(spent["train_seconds"]), money(spent["teacher"]), money(spent["student_per_1000"])]
-        lines.append(_row([arm["method"], *axes, *interval, str(len(arm["seeds"])), *costs]))
-    if found["pairs"]:
-        lines += ["", "Pairs on the same test items; p from approximate randomisation over items:", ""]
-        lines += _table(["where", "first", "second", "difference", "95 % interval", "p", "Holm", "Benjamini-Hochberg"])
-        for pair in found["pairs"]:
-            ps = [f"{pair[key]:.4f}" for key in ("p", "holm", "benjamini_hochberg")]
-            shown = [f"{pair['value']:+.3f}", f"{pair['low']:+.3f} to {pair['high']:+.3f}", *ps]
-            lines.append(_row([pair["where"], *pair["methods"], *shown]))
+        lines.append(_row([arm["method"], *axes, *_interval(arm["estimate"]), str(len(arm["seeds"])), *costs]))
+    if found["teacher"]:
+        empty = [""] * len(_axes(found))
+        lines.append(_row(["the teacher", *empty, *_interval(found["teacher"]), "", "", "", ""]))
+    for name, told in FAMILIES.items():
+        lines += _pairs_table([pair for pair in found["pairs"] if pair["family"] == name], told)
     if found["gaps"]:
         lines += ["", f"{_gap_note(found)}:", "", *_table(["where", "method", "gap closed", "95 % interval"])]
         for gap in found["gaps"]:
@@ -198,6 +205,24 @@ def markdown(found: Mapping[str, Any]) -> str:
     for row in found["failed"]:
         lines += ["", f"Failed: {_plain(row['name'])}", "", *(f"    {line}" for line in str(row["error"]).splitlines())]
     return "\n".join(lines) + "\n"
+
+
+def _interval(one: Mapping[str, Any] | None) -> list[str]:
+    return [f"{one['value']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}"] if one else ["", ""]
+
+
+def _pairs_table(pairs: Sequence[Mapping[str, Any]], told: str) -> list[str]:
+    if not pairs:
+        return []
+    lines = ["", f"{told}; p is corrected for {max(pair['tests'] for pair in pairs)} tests:", ""]
+    columns = ["where", "first", "second", "difference", "95 % interval", "p", "Holm", "Benjamini-Hochberg"]
+    lines += _table([*columns, "seeds alone"])
+    for pair in pairs:
+        ps = [f"{pair[key]:.2g}" for key in ("p", "holm", "benjamini_hochberg")]
+        seeds = f"{pair['seeds']['low']:+.3f} to {pair['seeds']['high']:+.3f}" if pair["seeds"] else ""
+        shown = [f"{pair['value']:+.3f}", f"{pair['low']:+.3f} to {pair['high']:+.3f}", *ps, seeds]
+        lines.append(_row([pair["where"], *pair["methods"], *shown]))
+    return lines
 
 
 def _gap_note(found: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from lmdistill import charts
@@ -51,8 +52,13 @@ def _curves(outcomes: Outcomes, found: Mapping[str, Any], colours: Mapping[str, 
 
 
 def _pareto(outcomes: Outcomes, found: Mapping[str, Any], colours: Mapping[str, int]) -> str:
-    """The metric against what a method cost to make; '' where there is nothing to compare."""
-    rows = [arm for arm in found["arms"] if arm["estimate"] is not None and arm["bill"]["train_seconds"] > 0]
+    """The metric against what a method cost to make; '' where there is nothing to compare. What is not known is named
+    and not drawn: it must not look as cheap as nothing."""
+    every = [arm for arm in found["arms"] if arm["estimate"] is not None and arm["bill"]["train_seconds"] > 0]
+    rows = [arm for arm in every if arm["bill"]["made"] is not None]
+    unknown = ", ".join(arm["title"] for arm in every if arm["bill"]["made"] is None)
+    told = f"Not drawn, as what the teacher's answers cost is not known: {unknown}." if unknown else ""
+    note = f'<p class="note">{escape(told)}</p>' if unknown else ""
     if len(rows) < 2:
         return ""
     costs = [row["bill"]["made"] for row in rows]
@@ -67,4 +73,4 @@ def _pareto(outcomes: Outcomes, found: Mapping[str, Any], colours: Mapping[str, 
     name = "training seconds" if free else "dollars to make (teacher and training)"
     log = max(xs) / max(min(xs), 1e-9) >= 10
     drawn = charts.scatter(points, x=name, y=outcomes.metric, best=best, log=log)
-    return drawn + charts.legend([(row["method"], colours[row["method"]]) for row in rows])
+    return drawn + charts.legend([(row["method"], colours[row["method"]]) for row in rows]) + note

@@ -10,7 +10,7 @@ from typing import Any
 
 from lmdistill.store import Manifest, read_manifest
 
-SPENT = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "cost", "cost_uncertain")
+SPENT = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "cost", "cost_uncertain", "answers")
 """Facts that add up over rounds, each of which says what it used itself."""
 
 

@@ -36,7 +36,9 @@ def command(
     from lmdistill.errors import ConfigError, PartlyDone
     from lmdistill.grid import cells_of, first_steps
     from lmdistill.outcomes import load
+    from lmdistill.recipes._grounding import search_of
     from lmdistill.runs import Ended
+    from lmdistill.spending import measure
     from lmdistill.standing import value
 
     if list_studies:
@@ -68,7 +70,9 @@ def command(
     ends = compare(comparison, out, workers=workers, threads=threads, tell=tell)
     if all(ended.report is None for ended in ends):
         raise ConfigError(f"every cell failed; the first said:\n{ends[0].error}")
-    found = report.write(load([out]), out)
+    outcomes = load([out])
+    measure(outcomes, search_of)
+    found = report.write(outcomes, out)
     axes = list(dict.fromkeys(key for arm in found["arms"] for key in arm["about"]))
     rows = []
     for arm in found["arms"]:

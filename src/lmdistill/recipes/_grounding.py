@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -224,14 +224,25 @@ def as_trained(
 ) -> Sequence[Annotation]:
     """Questions with the passages that a student's run would give them; unchanged where it reads none.
 
+    Raises:
+        StoreError: the run had a reranker and it is not there.
+    """
+    if not (card.get("grounding") or {}).get("passages"):
+        return questions
+    return search_of(card, student, task)(questions)
+
+
+def search_of(
+    card: Mapping[str, Any], student: Path, task: Task
+) -> Callable[[Sequence[Annotation]], Sequence[Annotation]]:
+    """What finds the passages that a student's run would give to questions, opened once for many of them.
+
     The reranker and the index are found in the run's folder, above the student's. An oracle's student is given what
     the question finds.
 
     Raises:
         StoreError: the run had a reranker and it is not there.
     """
-    if not (card.get("grounding") or {}).get("passages"):
-        return questions
     grounding = replace(build(Grounding, card["grounding"]), oracle="none")
     run = next((one for one in student.resolve().parents if (one / "report.json").exists()), None)
     if run is not None and (run / "encoder" / "student").exists():
@@ -241,12 +252,16 @@ def as_trained(
         reranker = open_reranker((run or student.parent) / "reranker" / "student")
     base = grounding.base(task)
     found = grounding.retriever.open(base, run / "knowledge" if run and not base.folder else None)
-    return ground(
-        questions,
-        found,
-        k=grounding.passages,
-        by="question",
-        queries=grounding.queries,
-        reranker=reranker,
-        candidates=grounding.candidates,
-    )
+
+    def search(questions: Sequence[Annotation]) -> Sequence[Annotation]:
+        return ground(
+            questions,
+            found,
+            k=grounding.passages,
+            by="question",
+            queries=grounding.queries,
+            reranker=reranker,
+            candidates=grounding.candidates,
+        )
+
+    return search
