@@ -6,7 +6,8 @@
 
 A claim is a file beside this one: what a paper says, a comparison (the keys of `lmdistill compare`), and conditions
 that must all hold. Its runs are resumable cells; its verdict goes to `results/NAME.json` with every number and seed,
-and all verdicts to `docs/claims.md`. A verdict is kept only as long as its claim's file says the same.
+and all verdicts to `docs/claims.md`. A verdict is kept only as long as its claim's file and the package's version
+are the same, and cells of another version are not judged.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmdistill import config, registry, runfile
+from lmdistill import __version__, config, registry, runfile
 from lmdistill.codec import digest, encode
 from lmdistill.compare import compare
 from lmdistill.errors import ConfigError, LmdistillError
@@ -76,8 +77,8 @@ def claims() -> dict[str, Claim]:
 
 
 def key_of(claim: Claim) -> str:
-    """Equal keys: the same experiment and the same conditions."""
-    return digest([claim.compare, [asdict(one) for one in claim.passes]])
+    """Equal keys: the same experiment and the same conditions, under the same version of the package."""
+    return digest([claim.compare, [asdict(one) for one in claim.passes], __version__])
 
 
 def missing(claim: Claim) -> str:
@@ -104,10 +105,17 @@ def put_to_test(name: str, claim: Claim, out: Path, workers: int, threads: int) 
     failed = [ended for ended in ends if ended.report is None]
     if failed:
         raise LmdistillError(f"{failed[0].call.name} failed:\n{failed[0].error}")
+    older = sorted({ended.version for ended in ends} - {"", __version__})
+    if older:
+        folder = out / (claim.runs or name)
+        raise LmdistillError(
+            f"{folder} has cells of lmdistill {', '.join(older)}, this is {__version__}: use another --out"
+        )
     outcomes = load([out / (claim.runs or name)])
     found = [judged(condition, outcomes) for condition in claim.passes]
     return {
         "key": key_of(claim),
+        "version": __version__,
         "verdict": "holds" if all(one["holds"] for one in found) else "does not hold",
         "metric": outcomes.metric,
         "conditions": found,
@@ -185,8 +193,10 @@ def page(every: Mapping[str, Claim]) -> str:
         "Written by `python benchmarks/claims/run.py --out runs/claims`; each claim is a file of `benchmarks/claims/`, "
         "with its experiment and its condition. Students here are small and made from nothing, on generated tasks "
         "where nothing else is said, so a verdict is about this scale, not the paper's. Differences are means over "
-        "seeds on the same test items, with the 95 % interval from resampling items; a condition holds where the whole "
+        "seeds on the same test items, with the 95 % interval over seeds and items; a condition holds where the whole "
         "interval is above the stated bar. No number stands here that was not run.",
+        "",
+        _many(every),
         "",
         "| claim | paper says | condition | verdict | numbers | seeds |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -203,6 +213,26 @@ def page(every: Mapping[str, Claim]) -> str:
     minutes = sum(claim.minutes for claim in every.values())
     lines += [f"All of them: about {minutes:.0f} minutes on two idle cores, by estimate, not measured.", ""]
     return "\n".join(lines)
+
+
+def _many(every: Mapping[str, Claim]) -> str:
+    """How many conditions were put to the test: of many, some hold by chance."""
+    found = [one for name, claim in every.items() for one in (result_of(name, claim) or {}).get("conditions", ())]
+    if not found:
+        return "No condition was tested yet."
+    sure = sum(one.get("sure", True) for one in found)
+    some = "1 condition was" if len(found) == 1 else f"{len(found)} conditions were"
+    told = f"{some} tested, each at its own level and not corrected for how many there are: if none were true, "
+    told += f"about {sure * 0.025:.2g} of the {sure} that ask for a whole interval above the bar would hold by chance"
+    return told + (f", and about half of the other {len(found) - sure}." if sure < len(found) else ".")
+
+
+def over_time(claim: Claim, passed: float, most: float) -> str:
+    """Why a claim is not begun after so many minutes of at most so many; '' where it fits."""
+    left = most - passed
+    if left <= 0:
+        return "the time is over"
+    return f"it takes about {claim.minutes:g} minutes, {left:.0f} remain" if claim.minutes > left else ""
 
 
 def verdict(name: str, claim: Claim) -> tuple[str, str, str]:
@@ -241,7 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/claims"))
     parser.add_argument("--only", nargs="+", default=None, help="names of claims")
-    parser.add_argument("--minutes", type=float, default=240.0, help="start no claim after so many minutes")
+    parser.add_argument("--minutes", type=float, default=240.0, help="start no claim that would end later")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="run nothing")
@@ -254,8 +284,9 @@ def main() -> None:
     for name, claim in every.items() if not options.table else ():
         if (options.only and name not in options.only) or missing(claim) or result_of(name, claim):
             continue
-        if time.monotonic() - started > 60 * options.minutes:
-            print(f"{name}: not begun, the time is over")
+        why = over_time(claim, (time.monotonic() - started) / 60, options.minutes)
+        if why:
+            print(f"{name}: not begun, {why}")
             continue
         print(f"{name}: {claim.claim}", flush=True)
         try:

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from lmdistill import config
-from lmdistill.errors import ConfigError
+from lmdistill.errors import ConfigError, LmdistillError
 from lmdistill.grid import Comparison, cells_of
 from lmdistill.outcomes import load
+from lmdistill.runs import Call, Ended
+from lmdistill.types import Report
 from made_outcomes import comparison_folder
 
 RUNNER = Path(__file__).parents[2] / "benchmarks" / "claims" / "run.py"
@@ -90,6 +92,42 @@ def test_a_verdict_is_kept_as_long_as_the_claim_says_the_same(
     assert runner.verdict("y", cannot)[:2] == ("not testable here", "too large")
     with pytest.raises(ConfigError, match="and not both"):
         config.build(runner.Claim, {"paper": "P", "claim": "c", "reported": "1"})
+
+
+def test_a_verdict_is_that_of_one_version(runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"paper": "P", "claim": "c", "reported": "1", "passes": [{"better": "a", "than": "b"}]}
+    claim = config.build(runner.Claim, {**settings, "compare": {"recipes": ["finetune"], "settings": {"task": "sums"}}})
+    before = runner.key_of(claim)
+    monkeypatch.setattr(runner, "__version__", "9.9")
+    assert runner.key_of(claim) != before
+    call = Call("finetune seed 0", "finetune", {}, tmp_path / "x")
+    ended = Ended(call, Report("r", {}), version="0.0.1")
+    monkeypatch.setattr(runner, "compare", lambda *_, **__: [ended])
+    with pytest.raises(LmdistillError, match=r"cells of lmdistill 0\.0\.1, this is 9\.9"):
+        runner.put_to_test("x", claim, tmp_path, 1, 1)
+
+
+def test_a_claim_that_would_end_too_late_is_not_begun(runner: ModuleType) -> None:
+    settings = {"paper": "P", "claim": "c", "reported": "1", "passes": [{"better": "a", "than": "b"}], "minutes": 30.0}
+    claim = config.build(runner.Claim, settings)
+    assert runner.over_time(claim, 0, 240) == runner.over_time(claim, 210, 240) == ""
+    assert runner.over_time(claim, 211, 240) == "it takes about 30 minutes, 29 remain"
+    assert runner.over_time(config.build(runner.Claim, {**settings, "minutes": 0.0}), 240, 240) == "the time is over"
+
+
+def test_the_page_says_how_many_conditions_there_were_to_hold_by_chance(
+    runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    passes = [{"better": "a", "than": "b"}, {"better": "a", "than": "c"}, {"better": "a", "than": "d", "sure": False}]
+    claim = config.build(runner.Claim, {"paper": "P", "claim": "c", "reported": "1", "passes": passes})
+    assert "No condition was tested yet." in runner.page({"x": claim})
+    one = {"first": "a", "second": "b", "value": 0.1, "low": 0.05, "high": 0.15, "sure": True}
+    found = {"key": runner.key_of(claim), "verdict": "holds", "metric": "accuracy", "arms": {}}
+    (tmp_path / "x.json").write_text(json.dumps({**found, "conditions": [one, one, {**one, "sure": False}]}))
+    told = runner.page({"x": claim})
+    assert "3 conditions were tested" in told and "not corrected" in told
+    assert "about 0.05 of the 2 " in told and "about half of the other 1." in told
 
 
 def test_the_page_is_today_s(runner: ModuleType) -> None:
