@@ -55,6 +55,7 @@ def from_purse(ledger: Ledger) -> Iterator[None]:
             raise BudgetReached(f"the comparison's budget: {told}; {error}") from error
         finally:
             used = ledger.since(before)
+            kept = _read(path)  # a new call may have opened it anew, while this run outlived the old one
             kept["cost"] = (kept["cost"] or 0.0) + used.cost + used.uncertain
             kept["requests"] = (kept["requests"] or 0) + used.requests
             ledger.budget = own

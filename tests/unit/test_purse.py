@@ -79,6 +79,15 @@ def test_a_cap_on_cost_counts_what_others_spent_and_what_the_run_spent_before(pu
         assert other.budget.max_cost == 0.5, "nothing is left beside what it spent"
 
 
+def test_a_run_that_outlives_its_call_does_not_bring_the_old_caps_back(purse: Path) -> None:
+    open_purse(purse, Budget(max_cost=1.0))
+    ledger = Ledger()
+    with from_purse(ledger):
+        ledger.cost += 0.25
+        open_purse(purse, Budget(max_cost=9.0))
+    assert json.loads(purse.read_text()) == {"max_cost": 9.0, "max_requests": None, "cost": 0.25, "requests": 0}
+
+
 def test_without_a_purse_nothing_waits_and_a_damaged_one_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
