@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +15,15 @@ from lmdistill.metrics import Metric
 from lmdistill.store import write_rows
 from lmdistill.tasks import Task
 from lmdistill.types import Estimate, Prediction, Report, Score
+
+TOGETHER = 256
+"""Predictions that a metric sees at a time."""
+
+
+def metrics_of(task: Task) -> list[Metric]:
+    """A task's metric, and those that are reported beside it where their packages are installed."""
+    first, *others = (registry.load("metrics", name)() for name in (task.metric, *task.also))
+    return [first, *(one for one in others if not one.package or importlib.util.find_spec(one.package))]
 
 
 def evaluate(
@@ -26,7 +37,7 @@ def evaluate(
     """Measure predictions; empty and unparsable ones count as wrong and are never dropped.
 
     Args:
-        metrics: metrics or their names; by default the task's own.
+        metrics: metrics or their names; by default the task's own (`metrics_of`).
         name: what the report is about.
         scores: a JSON Lines file for the score of every example, written whole or not at all.
 
@@ -37,17 +48,20 @@ def evaluate(
         DataError: no predictions, two for one example, or a metric that finds nothing to measure.
         UnknownName: no metric of that name.
     """
-    chosen = [registry.load("metrics", each)() if isinstance(each, str) else each for each in metrics or [task.metric]]
+    asked = metrics or metrics_of(task)
+    chosen = [registry.load("metrics", each)() if isinstance(each, str) else each for each in asked]
     counts: Counter[str] = Counter(n=0, answered=0, abstained=0)
     rows: list[list[Score]] = []
-    for prediction in _once(predictions):
-        counts["n"] += 1
-        if prediction.answer is None:
-            counts["abstained"] += 1
-            counts[f"abstained: {prediction.reason or 'no reason given'}"] += 1
-        else:
-            counts["answered"] += 1
-        rows.append([metric.score(prediction, task) for metric in chosen])
+    for several in _batched(_once(predictions)):
+        for prediction in several:
+            counts["n"] += 1
+            if prediction.answer is None:
+                counts["abstained"] += 1
+                counts[f"abstained: {prediction.reason or 'no reason given'}"] += 1
+            else:
+                counts["answered"] += 1
+        columns = [metric.score_all(several, task) for metric in chosen]
+        rows += [list(row) for row in zip(*columns, strict=True)]
     if not rows:
         raise DataError("there are no predictions to evaluate")
     if scores is not None:
@@ -69,6 +83,11 @@ def _once(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
             raise DataError(f"two predictions for example {prediction.example.id!r}; evaluate one run at a time")
         seen.add(prediction.example.id)
         yield prediction
+
+
+def _batched(predictions: Iterator[Prediction]) -> Iterator[list[Prediction]]:
+    while several := list(itertools.islice(predictions, TOGETHER)):
+        yield several
 
 
 def _merged(scores: Sequence[Score]) -> Score:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 import pytest
 import sacrebleu
 
-from lmdistill.errors import StoreError
+from lmdistill.errors import DataError, StoreError
+from lmdistill.evaluate import evaluate
 from lmdistill.metrics.bertscore import Bertscore
 from lmdistill.metrics.bleu import Bleu
 from lmdistill.metrics.nll import Nll
@@ -103,8 +105,26 @@ def test_bertscore_with_a_local_encoder(tmp_path_factory: pytest.TempPathFactory
     config = transformers.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)
     transformers.BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    names = json.loads((folder / "tokenizer_config.json").read_text())
+    names.pop("model_max_length", None)  # as microsoft/deberta-base-mnli is published
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
     metric = Bertscore(model=str(folder), layer=2)
     same = metric.score(Prediction(Example("1", "?", "the cat sat"), "the cat sat"), Plain())
     other = metric.score(Prediction(Example("1", "?", "the cat sat"), "a dog mat"), Plain())
     assert same.values["bertscore"] == pytest.approx(1.0, abs=1e-5)
     assert other.values["bertscore"] < same.values["bertscore"]
+    long = " ".join(["cat mat dog"] * 60)
+    assert 0 < metric.score(Prediction(Example("1", "?", long), f"the {long}"), Plain()).values["bertscore"] <= 1.0
+    texts = [("the cat sat", "a dog mat"), ("", "the"), ("dog", "dog on a mat"), ("mat", "mat")]
+    example = Example("x", "?", "a dog", fields={"more": ["the cat", " "]})
+    made = [*predictions(texts), Prediction(example, "the cat")]
+    together = [one.values["bertscore"] for one in metric.score_all(made, Plain())]
+    assert together == pytest.approx([metric.score(one, Plain()).values["bertscore"] for one in made], abs=1e-5)
+    assert together[1] == 0.0 and together[3:] == pytest.approx([1.0, 1.0], abs=1e-5)
+    assert evaluate(Plain(), made, [metric]).metrics["bertscore"].value == pytest.approx(sum(together) / 5)
+
+
+def test_nll_of_an_answer_whose_probability_nobody_asked_for_is_refused() -> None:
+    made = Prediction(Example("e7", "?", "x"), "x")
+    with pytest.raises(DataError, match=r"'e7'.*decoding\.confidence=true.*metrics: \[nll\]"):
+        evaluate(Plain(), [made], ["nll"])

@@ -19,10 +19,18 @@ class Metric(ABC):
 
     values: ClassVar[tuple[str, ...]] = ()
     """The names of the run's values, where it is not the metric's own name alone."""
+    package: ClassVar[str] = ""
+    """A package beyond the core that it needs, as it is imported."""
+    of_gold: ClassVar[bool] = False
+    """Whether a run measures by it how probable the gold texts are to the student, not what the student wrote."""
 
     @abstractmethod
     def score(self, prediction: Prediction, task: Task) -> Score:
         """The named values of one prediction."""
+
+    def score_all(self, predictions: Sequence[Prediction], task: Task) -> list[Score]:
+        """`score` of each; a metric that runs a model overrides it to run it on many at a time."""
+        return [self.score(one, task) for one in predictions]
 
     @abstractmethod
     def aggregate(self, scores: Sequence[Score]) -> dict[str, Estimate]:

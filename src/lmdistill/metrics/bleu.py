@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lmdistill.intervals import resampled
 from lmdistill.metrics import Metric
@@ -23,6 +23,8 @@ class Bleu(Metric):
     applied; no answer counts as an empty text, which lowers the brevity penalty. The interval is the percentile
     bootstrap over items, seeded.
     """
+
+    package: ClassVar[str] = "sacrebleu"
 
     tokenize: str = "13a"
     lowercase: bool = False

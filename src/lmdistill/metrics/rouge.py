@@ -24,6 +24,7 @@ class Rouge(Metric):
     """
 
     values: ClassVar[tuple[str, ...]] = ("rouge", *KINDS)
+    package: ClassVar[str] = "rouge_score"
 
     stem: bool = True
     level: float = 0.95

@@ -21,6 +21,7 @@ from lmdistill.curate import curate
 from lmdistill.curation import Curation
 from lmdistill.errors import ConfigError
 from lmdistill.evaluate import evaluate
+from lmdistill.metrics import Metric
 from lmdistill.objectives import Objective
 from lmdistill.predict import Decoding, predict
 from lmdistill.pricing import Budget, Ledger
@@ -28,6 +29,7 @@ from lmdistill.prompting import Prompting
 from lmdistill.recipes import Recipe
 from lmdistill.recipes._elsewhere import beside, elsewhere
 from lmdistill.recipes._grounding import Grounding, Searcher, stage_counts
+from lmdistill.recipes._measuring import check_select, measured, measures
 from lmdistill.recipes._processes import first_process_first
 from lmdistill.registry import name_of
 from lmdistill.rounds import summed_facts
@@ -51,7 +53,8 @@ class Road(Recipe):
     `measure_teacher` also asks the teacher the test questions, for comparison. `cache` is the file that keeps paid
     answers (by default in the run's folder), `shared` a folder of annotations that several runs share. `grounding` puts
     passages of a knowledge base behind the input. `also_test` names further tasks whose test questions the student is
-    asked: contrast sets, other domains; their metrics carry the task's name.
+    asked: contrast sets, other domains; their metrics carry the task's name. `metrics` are reported beside the task's
+    own (`bleu`, `nll`: how probable the gold texts are); `train.select` may name any of them.
     """
 
     task: Task = component("tasks")
@@ -69,6 +72,7 @@ class Road(Recipe):
     test_split: str = "test"
     test_rationales: int = 0
     also_test: tuple[Task, ...] = component("tasks", ())
+    metrics: tuple[Metric, ...] = component("metrics", ())
     measure_teacher: bool = False
     cache: Path | None = None
     shared: Path | None = None
@@ -195,7 +199,8 @@ class Road(Recipe):
 
         def validate(student: Any) -> Mapping[str, float]:
             predictions = predict(student, objective, self.task, questions, decoding=self.decoding)
-            return {name: one.value for name, one in evaluate(self.task, predictions).metrics.items()}
+            found = measured(self, objective, student, questions, predictions)
+            return {name: one.value for name, one in found.metrics.items()}
 
         return validate
 
@@ -210,6 +215,7 @@ class Road(Recipe):
     def run(self, out: Path) -> Report:
         """See `Recipe.run`."""
         started = time.monotonic()
+        check_select(self)
         device = self.train.device
         with first_process_first(device):
             self.grounding.check(self.task, out)
@@ -236,7 +242,8 @@ class Road(Recipe):
                     rationale_tokens=self.test_rationales,
                 )
                 others = elsewhere(self, objective, trained.student, folder, out)
-                reports[seed] = beside(evaluate(self.task, predictions), others)
+                own = measured(self, objective, trained.student, questions, predictions, folder)
+                reports[seed] = beside(own, others)
             tell_trackers(trained, {name: one.value for name, one in reports[seed].metrics.items()})
             facts["students"][str(seed)] = str(trained.folder)
             facts["train_seconds"][str(seed)] = round(trained.seconds, 1)
@@ -251,7 +258,7 @@ class Road(Recipe):
         """One report of all seeds, written to `out/report.json`."""
         metrics = dict(over_seeds(reports))
         if self.measure_teacher:
-            told = evaluate(self.task, self.teacher_predictions(out))
+            told = evaluate(self.task, self.teacher_predictions(out), measures(self.task, self.metrics))
             metrics |= {f"teacher_{name}": one for name, one in told.metrics.items()}
         facts["by_seed"] = {
             str(seed): {name: one.value for name, one in report.metrics.items()} for seed, report in reports.items()

@@ -43,6 +43,8 @@ class Task(ABC):
 
     metric: str = "accuracy"
     """The metric of a run, unless others are asked for."""
+    also: tuple[str, ...] = ()
+    """Metrics that are reported beside it, where their packages are installed."""
     answer_cue: str = "So the answer is"
     """What the teacher is asked to write before its answer, and what a student that thinks aloud is taught to write."""
     lettered: bool = True

@@ -15,6 +15,7 @@ class Writing(Released):
     prefix: str = field(default="", kw_only=True)
 
     metric = "token_f1"
+    also = ("bleu", "rouge")
     reads = "text"
     bare = True
     lettered = False

@@ -35,6 +35,7 @@ class Retell(Made):
     things: int = 80
 
     metric = "token_f1"
+    also = ("bleu", "rouge")
 
     def __post_init__(self) -> None:
         super().__post_init__()
