@@ -13,6 +13,8 @@ from typing import NamedTuple
 WIDTH, HEIGHT = 640, 340
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 36, 50
 MARKERS = ("circle", "square", "diamond", "triangle")
+COLOURS = 8
+"""Colours of the page's style; with the markers they tell 32 series apart."""
 
 
 class Point(NamedTuple):
@@ -89,11 +91,12 @@ def lines(
             f'<text class="label" x="{WIDTH - RIGHT}" y="{level - 5:.1f}" text-anchor="end">{escape(name)}</text>'
         )
     for place, one in enumerate(series):
-        shift = (place - (len(series) - 1) / 2) * 5 if len(series) > 1 else 0.0  # so that whiskers do not hide others
+        apart = min(5.0, 32 / max(len(series) - 1, 1))  # so that whiskers do not hide others, nor the axis
+        shift = (place - (len(series) - 1) / 2) * apart
         spots = [(across.at(point.x) + shift, point) for point in sorted(one.points)]
         path = " ".join(f"{spot:.1f},{up.at(point.y):.1f}" for spot, point in spots)
         if len(spots) > 1:
-            parts.append(f'<polyline class="line c{one.colour % 8}" points="{path}"/>')
+            parts.append(f'<polyline class="line c{one.colour % COLOURS}" points="{path}"/>')
         for spot, point in spots:
             parts.append(_whisker(spot, up, point, one.colour))
             told = f"{one.name}, {x} {_tick(ticks, point.x)}: {point.y:.3f} ({point.low:.3f} to {point.high:.3f})"
@@ -173,11 +176,12 @@ def _frame(across: Axis, up: Axis, ticks: Sequence[tuple[float, str]], x: str, y
 
 def _whisker(spot: float, up: Axis, point: Point, colour: int) -> str:
     low, high = up.at(max(point.low, up.low)), up.at(min(point.high, up.high))
-    return f'<line class="whisker c{colour % 8}" x1="{spot:.1f}" x2="{spot:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
+    return f'<line class="whisker c{colour % COLOURS}" x1="{spot:.1f}" x2="{spot:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
 
 
 def _marker(x: float, y: float, colour: int, title: str) -> str:
-    kind, own = MARKERS[colour % len(MARKERS)], f'class="mark c{colour % 8}"'
+    kind = MARKERS[(colour + colour // COLOURS) % len(MARKERS)]  # another marker each time that a colour comes again
+    own = f'class="mark c{colour % COLOURS}"'
     told = f"<title>{escape(title)}</title>" if title else ""
     if kind == "circle":
         return f'<circle {own} cx="{x:.1f}" cy="{y:.1f}" r="5">{told}</circle>'

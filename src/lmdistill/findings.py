@@ -98,18 +98,21 @@ def _efficiency(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
     for rest, arms, bar in bars(outcomes):
         most, value = bar.about[SHARE], _value(bar, metric)
         at = f" ({place_of(rest)})" if rest else ""
-        told: dict[bool, list[str]] = {True: [], False: []}
+        told: dict[tuple[bool, str, float], list[str]] = {}
         for method in dict.fromkeys(arm.method for arm in arms if arm.method != bar.method):
             own = sorted((arm for arm in arms if arm.method == method), key=lambda a: float(a.about[SHARE]))
             good = [arm for arm in own if _value(arm, metric) >= value]
             arm = (good or own[::-1])[0]
-            said = _said(_pair(pairs, arm, bar), arm, ("beats it", "is below it"))
-            told[bool(good)].append(f"{method} with {arm.about[SHARE]:.3g} of it ({said})")
-        parts = [f"is reached by {_and(told[True])}"] if told[True] else []
-        parts += [f"is not reached by {_and(told[False])}"] if told[False] else []
+            said = _said(_pair(pairs, arm, bar), arm, ("surely better", "surely worse"))
+            told.setdefault((bool(good), said, float(arm.about[SHARE])), []).append(method)
+        ranked = sorted(told.items(), key=lambda one: (not one[0][0], "better" not in one[0][1], one[0][2]))
+        parts = [
+            f"is {'' if good else 'not '}reached by {_and(names)} with {share:.3g} of it ({said})"
+            for (good, said, share), names in ranked
+        ]
         whole = f"{bar.method} on {'all' if most == 1 else format(most, 'g') + ' of'} the data{at}, {value:.3f}"
         if parts:
-            yield f"{whole}, {'; it '.join(parts)}."
+            yield f"{whole}, {'; '.join(parts)}."
     teacher = outcomes.teacher()
     for rest, arms in by_share(outcomes).items() if teacher is not None else ():
         assert teacher is not None
@@ -140,7 +143,8 @@ def _along(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
             for pair in shown
         ]
         if len(shown) < len(own):
-            told.append(f"the other {len(own) - len(shown)} cannot be told apart")
+            rest = f"{'the other ' if shown else ''}{len(own) - len(shown)} of {len(own)}"
+            told.append(f"{rest} cannot be told apart")
         yield f"By {axis}, against {reference}{f' ({where})' if where else ''}: {'; '.join(told)}."
 
 

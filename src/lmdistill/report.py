@@ -105,6 +105,7 @@ def _arm(arm: Arm, outcomes: Outcomes, timed: bool) -> dict[str, Any]:
         "about": {key: brief(value) for key, value in arm.about.items()},
         "estimate": None if estimate is None else asdict(estimate),
         "seeds": {str(seed): value for seed, value in arm.values(metric).items()},
+        "aside": arm.method in outcomes.aside,
         "rests_on": arm.rests_on(metric),
         "exact": _exact(arm, metric),
         "metrics": {name: asdict(one) for name in arm.report.metrics if (one := arm.estimate(name)) is not None},

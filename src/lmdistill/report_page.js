@@ -1,6 +1,40 @@
 "use strict";
+// Tables whose rows a column's name sorts; the teacher's row stays last.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const valueOf = (row, place) => {
+    const text = row.cells[place] ? row.cells[place].textContent.trim() : "";
+    const number = parseFloat(text.replace(/,/g, ""));
+    return /^[-+]?[\d.]/.test(text) && !Number.isNaN(number) ? number : text;
+  };
+  const compare = (a, b) =>
+    typeof a === "number" && typeof b === "number" ? a - b
+      : typeof a === typeof b ? String(a).localeCompare(String(b)) : typeof a === "number" ? -1 : 1;
+  document.querySelectorAll("table.sortable").forEach((table) => {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, place) => {
+      if (head.classList.contains("bar")) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = head.textContent;
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending" ||
+          (!head.hasAttribute("aria-sort") && head.classList.contains("n"));
+        heads.forEach((one) => one.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const rows = [...table.tBodies[0].rows].filter((row) => !row.classList.contains("teacher"));
+        const last = [...table.tBodies[0].rows].filter((row) => row.classList.contains("teacher"));
+        rows.sort((a, b) => (down ? -1 : 1) * compare(valueOf(a, place), valueOf(b, place)));
+        table.tBodies[0].replaceChildren(...rows, ...last);
+      });
+    });
+  });
+})();
+// The test items.
+(() => {
+  const block = document.getElementById("data");
+  if (!block) return;
+  const data = JSON.parse(block.textContent);
   const search = document.getElementById("search");
   const filter = document.getElementById("filter");
   const list = document.getElementById("list");
@@ -18,27 +52,34 @@
   };
 
   const right = (item, place) => item.said[place] !== null && item.said[place].right;
-  const filters = [["all items", () => true]];
-  const every = data.methods.map((_, place) => place);
-  if (every.length > 1) {
-    filters.push(["methods disagree", (item) => new Set(every.map((place) => right(item, place))).size > 1]);
-    filters.push(["all wrong", (item) => every.every((place) => !right(item, place))]);
-  }
-  data.methods.forEach((name, place) => filters.push([`${name} wrong`, (item) => !right(item, place)]));
-  data.methods.forEach((name, one) =>
-    data.methods.forEach((other, two) => {
-      if (one !== two && every.length <= 4)
-        filters.push([`${name} right, ${other} wrong`, (item) => right(item, one) && !right(item, two)]);
+  let every = data.shown;
+  let filters = [];
+  const choices = () => {
+    const kept = filters.length ? filters[Number(filter.value)][0] : "";
+    filters = [["all items", () => true]];
+    if (every.length > 1) {
+      filters.push(["methods disagree", (item) => new Set(every.map((place) => right(item, place))).size > 1]);
+      filters.push(["all wrong", (item) => every.every((place) => !right(item, place))]);
+    }
+    every.forEach((place) => filters.push([`${data.methods[place]} wrong`, (item) => !right(item, place)]));
+    every.forEach((one) =>
+      every.forEach((two) => {
+        if (one !== two && every.length <= 4)
+          filters.push([`${data.methods[one]} right, ${data.methods[two]} wrong`,
+            (item) => right(item, one) && !right(item, two)]);
+      }));
+    if (data.items.some((item) => item.teacher)) {
+      filters.push(["teacher wrong", (item) => item.teacher && !item.teacher.right]);
+    }
+    filters.push(["no answer", (item) => every.some((place) => item.said[place] !== null && item.said[place].answer === null)]);
+    filter.replaceChildren(...filters.map(([name], place) => {
+      const option = element("option", "", name);
+      option.value = String(place);
+      return option;
     }));
-  if (data.items.some((item) => item.teacher)) {
-    filters.push(["teacher wrong", (item) => item.teacher && !item.teacher.right]);
-  }
-  filters.push(["no answer", (item) => item.said.some((one) => one !== null && one.answer === null)]);
-  filters.forEach(([name], place) => {
-    const option = element("option", "", name);
-    option.value = String(place);
-    filter.append(option);
-  });
+    filter.value = String(Math.max(0, filters.findIndex(([name]) => name === kept)));
+  };
+  choices();
 
   const haystack = (item) =>
     [item.id, item.input, item.gold, ...item.said.flatMap((one) => (one ? [one.answer, one.rationale] : [])),
@@ -72,7 +113,7 @@
     if (item.choices.length) box.append(element("div", "meta", `choices: ${item.choices.join(", ")}`));
     const said = element("div", "said");
     if (item.teacher) said.append(voice("the teacher", item.teacher));
-    item.said.forEach((one, place) => said.append(voice(data.methods[place], one)));
+    every.forEach((place) => said.append(voice(data.methods[place], item.said[place])));
     box.append(said);
     return box;
   };
@@ -86,6 +127,23 @@
     more.hidden = kept.length <= shown;
   };
   const again = () => { shown = PAGE; show(); };
+  const picker = document.getElementById("methods");
+  if (picker) {
+    const boxes = data.methods.map((name, place) => {
+      const label = element("label", "", "");
+      const box = element("input");
+      box.type = "checkbox";
+      box.checked = every.includes(place);
+      box.addEventListener("change", () => {
+        every = boxes.flatMap((one, at) => (one.checked ? [at] : []));
+        choices();
+        again();
+      });
+      label.append(box, ` ${name}`);
+      picker.append(label);
+      return box;
+    });
+  }
   search.addEventListener("input", again);
   filter.addEventListener("change", again);
   more.addEventListener("click", () => { shown += PAGE; show(); });

@@ -13,7 +13,10 @@ from lmdistill.types import Annotation, Hit, Prediction
 LABELS = 12
 """Labels up to which a confusion matrix is drawn."""
 NONE = "(no answer)"
+HELD_ARMS = 12
+"""Methods that the error browser holds: the baseline and the best ones."""
 SHOWN_ARMS = 6
+"""Those of them that it shows before others are chosen."""
 LONGEST = 2000
 """Characters of a text that the error browser shows."""
 
@@ -96,7 +99,9 @@ def _step(name: str, reached: int, dropped: Mapping[str, int], left: int) -> dic
 
 def items(outcomes: Outcomes, limit: int) -> dict[str, Any]:
     """Test items with every method's answer and rationale (the first seed of the arm with the most data)."""
-    arms = [arm for arm in outcomes.full() if next(iter(arm.runs.values())).rows.exists()][:SHOWN_ARMS]
+    every = [arm for arm in outcomes.full() if next(iter(arm.runs.values())).rows.exists()]
+    ranked = sorted(every, key=lambda arm: _rank(arm, outcomes))
+    arms = [arm for arm in every if arm in ranked[:HELD_ARMS]]
     columns = [{one.example.id: one for one in next(iter(arm.runs.values())).predictions()} for arm in arms]
     teacher: dict[str, Annotation] = {}
     for arm in outcomes.arms:
@@ -116,7 +121,20 @@ def items(outcomes: Outcomes, limit: int) -> dict[str, Any]:
         if name in teacher:
             row["teacher"] = _teacher(teacher[name], arms[0])
         rows.append(row)
-    return {"methods": [arm.title for arm in arms], "items": rows, "of": len(order)}
+    return {
+        "methods": [arm.title for arm in arms],
+        "shown": [place for place, arm in enumerate(arms) if arm in ranked[:SHOWN_ARMS]],
+        "not_held": [arm.title for arm in ranked[HELD_ARMS:]],
+        "items": rows,
+        "of": len(order),
+    }
+
+
+def _rank(arm: Arm, outcomes: Outcomes) -> tuple[bool, bool, float]:
+    """The baseline, then the best ones, then what competes with none."""
+    estimate = arm.estimate(outcomes.metric)
+    value = float("-inf") if estimate is None else estimate.value
+    return arm.method != outcomes.baseline, arm.method in outcomes.aside, -value
 
 
 def _said(one: Prediction, arm: Arm) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from lmdistill import report
 from lmdistill.outcomes import load
-from made_outcomes import comparison_folder
+from made_outcomes import cell_of, cells_folder, comparison_folder, some
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = [
@@ -40,6 +40,21 @@ addEventListener("load", () => {
   filter.value = wrong.value;
   filter.dispatchEvent(new Event("change"));
   say("wrong", [...list.querySelectorAll(".said > div:not(:first-child)")].every((one) => one.className === "no"));
+  const head = document.querySelectorAll("#results thead th")[2];
+  const column = () => [...document.querySelectorAll("#results tbody tr")].map((row) => row.cells[2].textContent);
+  say("grouped", column().join(" "));
+  head.querySelector("button").click();
+  say("sorted", column().join(" "));
+  say("order", head.getAttribute("aria-sort"));
+  const shown = (name) => [...document.querySelectorAll(`#pairs thead th`)].filter((one) =>
+    one.textContent === name && one.getBoundingClientRect().right <= innerWidth).length;
+  say("pairs", shown("difference") && shown("p, Holm"));
+  filter.value = "0";
+  filter.dispatchEvent(new Event("change"));
+  const boxes = document.querySelectorAll("#methods input");
+  say("voices", list.querySelector(".said").children.length);
+  if (boxes.length) { boxes[0].click(); }
+  say("fewer", list.querySelector(".said").children.length);
   say("requests", performance.getEntriesByType("resource").length);
   say("title", document.title);
   say("wide", document.documentElement.scrollWidth <= innerWidth);
@@ -95,6 +110,24 @@ def test_items_can_be_searched_and_the_page_fits(page: Path, tmp_path: Path, wid
     assert seen["first"] == "25" and seen["searched"] == "1 true" and seen["wrong"] == "true"
     assert seen["requests"] == "0" and seen["foreign"] == "0" and seen["wide"] == "true"
     assert seen["title"].startswith("Three ways")
+    *values, teacher = map(float, seen["sorted"].split())
+    assert values == sorted(values, reverse=True) and seen["order"] == "descending"
+    assert teacher == 0.9 and values != [float(one) for one in seen["grouped"].split()][:-1], "the teacher stays last"
+    assert int(seen["pairs"]) >= 1, "difference and p can be read without scrolling"
+    assert seen["fewer"] == seen["voices"], "four methods: nothing to choose from"
+
+
+def test_other_methods_can_be_shown(tmp_path: Path) -> None:
+    names = ["finetune", *(f"m{n}" for n in range(8))]
+    rows = [cell_of(tmp_path, name, 0, some(0.3 + 0.05 * n, 60, n)) for n, name in enumerate(names)]
+    report.write(load([cells_folder(tmp_path, rows, baseline="finetune")]), tmp_path)
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (tmp_path / "report.html").read_text())
+    probed = tmp_path / "probed.html"
+    probed.write_text(text.replace("</body>", f"<script>{PROBE}</script></body>"), encoding="utf-8")
+    told = browse(probed, tmp_path / "profile", "--dump-dom")
+    seen = dict(re.findall(r'data-(\w+)="([^"]*)"', told.stdout.partition("<head>")[0]))
+    assert complaints(told) == []
+    assert (seen["voices"], seen["fewer"]) == ("6", "5"), "the baseline and the best five; one fewer when unticked"
 
 
 def test_it_is_drawn_light_and_dark(page: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lmdistill import charts, report
+from lmdistill import charts, report, report_parts
 from lmdistill.contests import pairs_of
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.intervals import Noise
@@ -181,7 +181,8 @@ def test_the_summary_answers_the_question(found: dict[str, Any]) -> None:
     told = "\n".join(found["summary"])
     assert "At fraction 1: single task has the highest accuracy" in told and "it beats" in told
     reached = (
-        r"is reached by dss with 0\.25 of it \(cannot be told apart\) and single task with 0\.25 of it \(beats it\)"
+        r"is reached by single task with 0\.25 of it \(surely better\); is reached by dss with 0\.25 of it "
+        r"\(cannot be told apart\)"
     )
     assert re.search(rf"finetune on all the data, 0\.\d+, {reached}", told)
     assert "The teacher, 0.900, is not reached by finetune, dss and single task (by value; no test)." in told
@@ -425,7 +426,49 @@ def test_methods_without_an_axis_stand_in_every_group() -> None:
     assert told == {"x": ["a", "b"], "y": ["a", "b", "c"]}
 
 
+def test_tables_begin_with_the_best_of_each_group_and_the_text_has_the_teacher(
+    folder: Path, found: dict[str, Any]
+) -> None:
+    text = Page((folder / "report.html").read_text(encoding="utf-8")).text
+    order = [(arm["about"].get("fraction"), arm["method"]) for arm in report.ordered(found)]
+    assert order[:6] == [(f, m) for f in ("0.25", "1") for m in ("single task", "dss", "finetune")]
+    told = (folder / "report.md").read_text(encoding="utf-8")
+    assert "| the teacher |  | 0.900 | 0.850 to 0.940 |" in told
+    pair = found["pairs"][0]
+    seeds = f"{pair['seeds']['low']:+.3f} to {pair['seeds']['high']:+.3f}"
+    assert "| seeds alone |" in told and f" {seeds} |" in told and seeds in text
+    assert "corrected for 12 tests" in told and "Counts of seed 0:" in text
+
+
+def test_the_error_browser_holds_the_baseline_and_the_best_and_says_so(tmp_path: Path) -> None:
+    levels = {f"m{n:02}": 0.3 + 0.04 * n for n in range(14)} | {"finetune": 0.2}
+    rows = grid(tmp_path, levels, seeds=1, items=100)
+    outcomes = load([cells_folder(tmp_path, rows, baseline="finetune")])
+    held = report_parts.items(outcomes, 5)
+    value = {arm.method: one.value for arm in outcomes.arms if (one := arm.estimate("accuracy"))}
+    best = sorted((name for name in levels if name != "finetune"), key=lambda name: -value[name])
+    assert set(held["methods"]) == {"finetune", *best[:11]} and held["not_held"] == best[11:]
+    assert {held["methods"][place] for place in held["shown"]} == {"finetune", *best[:5]}
+    told = report.write(outcomes, tmp_path / "out", limit=5)
+    text = Page((tmp_path / "out" / "report.html").read_text()).text
+    assert f"not held: {', '.join(best[11:])}" in text and "Methods shown: the baseline and the best" in text
+    assert len(told["arms"]) == 15
+
+
 # --- charts ---
+
+
+def test_many_series_stay_within_the_axes() -> None:
+    points = [charts.Point(1, 0.5, 0.4, 0.6), charts.Point(2, 0.7, 0.6, 0.8)]
+    drawn = charts.lines([charts.Series(str(number), points, number) for number in range(20)], x="x", y="y")
+    spots = [float(spot) for spot in re.findall(r'class="whisker c\d" x1="([\d.]+)"', drawn)]
+    assert len(spots) == 40 and min(spots) >= charts.LEFT and max(spots) <= charts.WIDTH - charts.RIGHT
+
+
+def test_thirty_two_series_have_a_colour_and_a_marker_of_their_own() -> None:
+    drawn = charts.legend([(str(number), number) for number in range(32)])
+    looks = re.findall(r'<(circle|polygon) class="mark (c\d)"(?: points="([^"]*)")?', drawn)
+    assert len(looks) == 32 and len(set(looks)) == 32
 
 
 def test_an_axis_maps_ends_to_ends_and_ticks_are_round() -> None:
