@@ -1,13 +1,15 @@
 """What Joint-Teaching's sampling costs: the step time of `joint_teaching` against that of `logit_kd`.
 
-    python benchmarks/joint_teaching_cost.py [--student small] [--teacher medium] [--steps 12] [--batch 16]
+    python benchmarks/joint_teaching_cost.py [--student small] [--teacher medium] [--steps 12] [--batch 16] \\
+        [--vocabulary spiece.model]
 
 T5-shaped models of random weights on the generated task `retell`; both objectives alternate step by step in one
 process and see the same batches; time is CPU time of one thread. A step is `prepare` (the student samples in
 evaluation mode, with its key-value cache, in every second step of the released form), the loss with the teacher's
 forward pass (encoder states kept by source), backward and the optimizer. A student of random weights never ends its
 text, so every sample has the full `--tokens`: the most that sampling can cost. `--tokens 0` (the default) takes the
-longest label of the batch.
+longest label of the batch. `--vocabulary` is a sentencepiece model that is taken whole (T5's has 32,000 pieces); by
+default it is the task's few words.
 """
 
 from __future__ import annotations
@@ -40,13 +42,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=0)
+    parser.add_argument("--vocabulary", default="word")
     told = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     task = Retell(train=4 * told.batch, valid=0, test=0)
     items = [Annotation(example) for example in task.examples("train")]
     texts = [text for item in items for text in (item.example.input, item.example.label or "")]
-    student: Any = Seq2seq(preset=told.student).open(texts)
-    teacher = Frozen(Seq2seq(preset=told.teacher).open(texts, seed=1))
+    words: dict[str, Any] = {"vocabulary": told.vocabulary, "trim": False}
+    student: Any = Seq2seq(preset=told.student, **words).open(texts)
+    teacher = Frozen(Seq2seq(preset=told.teacher, **words).open(texts, seed=1))
     longest = told.tokens or max(len(student.tokens("target", item.example.label)) for item in items)
     ways = {
         "logit_kd": LogitKD(),
@@ -72,7 +76,10 @@ def main() -> None:
             if step >= 2:
                 times[name].append(time.process_time() - started)
     base = statistics.mean(times["logit_kd"])
-    print(f"student {told.student}, teacher {told.teacher}, batch {told.batch}, {longest} tokens, {told.steps} steps")
+    print(
+        f"student {told.student}, teacher {told.teacher}, batch {told.batch}, {longest} tokens, {told.steps} steps, "
+        f"{len(student.tokenizer):,} pieces"
+    )
     for name, own in times.items():
         print(f"{name:>27} {1000 * statistics.mean(own):8.1f} ms/step  {statistics.mean(own) / base:5.2f} x logit_kd")
 

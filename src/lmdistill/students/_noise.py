@@ -36,6 +36,44 @@ def seeded(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:
     return {"do_sample": False, "num_beams": 1, "logits_processor": LogitsProcessorList([draw])}
 
 
+def within(sampling: Sampling) -> dict[str, Any]:
+    """Arguments for transformers' `generate` that sample with `top_p`, in which no vocabulary is sorted.
+
+    A sort of 32,000 tokens at every step of every row costs more than a small student itself.
+    """
+    from transformers import LogitsProcessorList, TopKLogitsWarper
+
+    cut: list[Any] = [TopKLogitsWarper(sampling.top_k)] if sampling.top_k > 0 else []
+
+    def draw(ids: Tensor, scores: Tensor) -> Tensor:
+        scores = scores.float()
+        if sampling.temperature != 1:
+            scores = scores / sampling.temperature
+        for step in cut:
+            scores = step(ids, scores)
+        chosen = nucleus(scores.softmax(-1), sampling.top_p)
+        return torch.full_like(scores, -torch.inf).scatter_(-1, chosen.unsqueeze(-1), 0.0)
+
+    return {"do_sample": False, "num_beams": 1, "logits_processor": LogitsProcessorList([draw])}
+
+
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """One token [R] of each row of [R, V], drawn among the most probable ones that reach `top_p` together.
+
+    A token is drawn from all, and again as long as what is more probable than it has that mass already: so each token
+    of the nucleus (of equal ones at its edge all) comes with its share of the nucleus's mass, and nothing else comes.
+    """
+    chosen = inverted(probabilities, torch.rand(len(probabilities), device=probabilities.device))
+    rows, left = probabilities, torch.arange(len(probabilities), device=probabilities.device)
+    while True:
+        own = rows.gather(-1, chosen[left].unsqueeze(-1))
+        left = left[(rows > own).mul(rows).sum(-1) >= top_p]
+        if not len(left):
+            return chosen
+        rows = probabilities[left]
+        chosen[left] = inverted(rows, torch.rand(len(left), device=chosen.device))
+
+
 def inverted(probabilities: Tensor, drawn: Tensor) -> Tensor:
     """The token [R] at which the cumulative probabilities [R, V] of a row pass its number [R] in [0, 1).
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lmdistill.students._noise import seeded
+from lmdistill.students._noise import seeded, within
 from lmdistill.students._stopping import Enough, stopping
 from lmdistill.types import Completion, Sampling
 
@@ -74,7 +74,7 @@ class Writer(nn.Module):
         self.eval()
         order = sorted(range(len(prompts)), key=lambda i: -len(self.tokens("source", prompts[i])))
         out: list[list[Completion]] = [[] for _ in prompts]
-        rows = max(1, batch_size // max(1, sampling.n))
+        rows = max(1, batch_size // max(1, sampling.n, sampling.beams))
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             for start in range(0, len(order), rows):
                 chunk = order[start : start + rows]
@@ -161,6 +161,10 @@ class Writer(nn.Module):
                 for unused in ("temperature", "top_k", "top_p"):
                     del settings[unused]
                 settings |= seeded(sampling, self._seeds)
+            elif 0 < sampling.top_p < 1 and sampling.n == settings["num_beams"] == 1:
+                for unused in ("temperature", "top_k", "top_p"):
+                    del settings[unused]
+                settings |= within(sampling)
         elif sampling.n > settings["num_beams"]:
             settings["num_return_sequences"] = 1
         if self._enough and settings["num_beams"] == 1:

@@ -159,9 +159,19 @@ class Seq2seqStudent(TextStudent):
             return taken(), output
 
     def _new_tokens(self, prompts: Sequence[str], sampling: Sampling) -> list[list[int]]:
-        ids, mask = self.padded([self.tokens("source", prompt) for prompt in prompts], self.pad)
+        from transformers.modeling_outputs import BaseModelOutput
+
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        ids, mask = self.padded([self.tokens("source", prompt) for prompt in places], self.pad)
+        ids, mask = ids.to(self.device), mask.to(self.device)
         settings = self.generation_settings(sampling, self.room(1))
-        sequences = self.model.generate(ids.to(self.device), attention_mask=mask.to(self.device), **settings)
+        if len(places) < len(prompts):  # several samples of an input share its pass through the encoder
+            rows = torch.tensor([places[prompt] for prompt in prompts], device=self.device)
+            if not self.training:  # with dropout on, each has its own
+                states = self._encoded(ids, mask, {}).last_hidden_state
+                settings["encoder_outputs"] = BaseModelOutput(last_hidden_state=states[rows])
+            ids, mask = ids[rows], mask[rows]
+        sequences = self.model.generate(ids, attention_mask=mask, **settings)
         return self.trimmed_rows(sequences[:, 1:], sampling)
 
     def _continued(self, prompts: Sequence[str], starts: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
