@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmdistill.errors import ConfigError, StoreError
-from lmdistill.store import stage
+from lmdistill.store import digest_file, stage
 
 How = Literal["ends", "even"]
 """`ends`: the first half of what is kept from the front, the rest from the back (two layers: first and last, as KD4Gen
@@ -70,17 +70,24 @@ def prune(model: str, folder: Path, pruning: Pruning, *, revision: str | None = 
 
     Raises:
         ConfigError: a layer that is missing; an encoder's layers of a decoder-only model; nothing to prune.
-        StoreError: the model cannot be opened, or the folder belongs to another run.
+        StoreError: the model cannot be opened, or the folder belongs to another run (or to other weights).
     """
     from lmdistill.config import settings_of
 
     if pruning.encoder is None and pruning.decoder is None:
         raise ConfigError("encoder, decoder: name how many layers stay in at least one of them")
     settings = {"model": model, "revision": revision, "pruning": settings_of(pruning)}
-    with stage(folder, "prune", settings=settings) as opened:
+    with stage(folder, "prune", settings=settings, inputs=_digests(Path(model))) as opened:
         if not opened.done:
             opened.manifest.facts.update(_pruned(model, folder, pruning, revision))
         return dict(opened.manifest.facts)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """A hash of each file of a local model that decides what it is."""
+    kinds = (".safetensors", ".bin", ".json", ".model", ".txt")
+    files = sorted(path for path in folder.glob("*") if path.suffix in kinds) if folder.is_dir() else []
+    return {path.name: digest_file(path) for path in files if path.name != "lmdistill.json"}
 
 
 def _pruned(name: str, folder: Path, pruning: Pruning, revision: str | None) -> dict[str, Any]:

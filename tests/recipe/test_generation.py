@@ -161,11 +161,21 @@ def test_the_eight_stages_are_comparisons_without_a_mistake(tmp_path: Path, monk
     from lmdistill.grid import cells_of
 
     monkeypatch.setenv("LMDISTILL_DATA", "/data")
-    for source, count in (("kd_stages", 3 * 15), (Path(__file__).parents[2] / "examples/kd4gen/fairytaleqa.yaml", 6)):
+    fairytale = Path(__file__).parents[2] / "examples/kd4gen/fairytaleqa.yaml"
+    for source, count, stages in (("kd_stages", 3 * 15, "12345678"), (fairytale, 14, "1234678")):
         comparison = read(source)
         cells = cells_of(comparison, tmp_path)
-        assert len(cells) == count and {cell.method[0] for cell in cells} >= set("3478")
+        assert len(cells) == count and {cell.method[0] for cell in cells} == set(stages)
         assert comparison.ceiling == "teacher" and comparison.baseline == "3 fine-tune"
+
+
+def test_the_two_architectures_of_stage_one_have_as_many_parameters() -> None:
+    words = " ".join(f"w{i}" for i in range(300))
+    sizes = []
+    for name in ("seq2seq", "causal"):
+        student = registry.load("students", name)(preset="mini").open([words])
+        sizes.append(sum(p.numel() for p in student.parameters()))
+    assert abs(sizes[0] - sizes[1]) < 0.002 * sizes[0]
 
 
 def test_a_student_teaches_the_next_one(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
+from typing import Any
 
 import pytest
 import torch
 
+from lmdistill import profiling
 from lmdistill.errors import DataError
 from lmdistill.objectives.label_only import LabelOnly
 from lmdistill.profiling import ProfileSettings, forward_flops, gap_closed, peak_mib, profile, reference_predictions
@@ -36,6 +39,36 @@ def test_flops_are_two_for_each_weight_and_token() -> None:
     head = student.model.get_output_embeddings().weight.numel()
     least = 4 * 2 * (matrices + head)
     assert least <= two - one <= 1.3 * least
+
+
+@pytest.mark.parametrize("shape", ["t5", "llama", "gpt2"])
+def test_flops_do_not_depend_on_how_attention_is_computed(shape: str) -> None:
+    fused, written = (forward_flops(make(shape, attention=one), "w1 w2 w3", 6) for one in ("sdpa", "eager"))
+    assert fused == written > 0
+
+
+def test_the_peak_is_that_of_the_fastest_batch_and_full_memory_ends_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    student = make("t5")
+    sizes: list[int] = []
+
+    def peak(work: Any, student: Any = None) -> float:
+        work()
+        if sizes[-1] == 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 100.0 * sizes[-1]
+
+    def generate(prompts: Any, sampling: Any, batch_size: int = 1) -> list[Any]:
+        sizes.append(len(prompts))
+        time.sleep(0.3 if len(prompts) == 4 else 0.02)
+        return [[] for _ in prompts]
+
+    monkeypatch.setattr(profiling, "peak_mib", peak)
+    monkeypatch.setattr(student, "generate", generate)
+    found = profile(student, ["w1"], ProfileSettings(4, 0, 1, 64))
+    assert sizes == [1, 1, 2, 4, 8], "one call for the latency, then doubling until nothing is left"
+    assert (found.batch, found.peak_mib) == (2, 200.0)
 
 
 def test_peak_memory_sees_what_is_held_for_a_moment() -> None:

@@ -92,6 +92,18 @@ def test_layers_that_are_missing_are_refused(wanted: Any, message: str) -> None:
         Pruning(decoder=wanted).chosen("decoder", 6)
 
 
+def test_other_weights_in_the_same_folder_are_another_model(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    saved("t5", tmp_path / "teacher")
+    weights = tmp_path / "teacher" / "model.safetensors"
+    first = prune(str(tmp_path / "teacher"), tmp_path / "student", Pruning(decoder=1))
+    assert prune(str(tmp_path / "teacher"), tmp_path / "student", Pruning(decoder=1)) == first
+    save_file({name: one + 1 for name, one in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    with pytest.raises(StoreError, match=r"belongs to another run: input model\.safetensors was"):
+        prune(str(tmp_path / "teacher"), tmp_path / "student", Pruning(decoder=1))
+
+
 def test_what_cannot_be_pruned_is_refused(tmp_path: Path) -> None:
     saved("gpt2", tmp_path / "teacher")
     with pytest.raises(ConfigError, match="decoder-only"):

@@ -251,3 +251,15 @@ def test_rows_of_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [{"anli": "test_r1", "art": "validation"}.get(name, "test")]
     assert task.is_correct(one, one.label)
     assert "explanation_1" not in row or one.fields["explanation_1"] == "so"
+
+
+def test_a_row_of_art_that_nobody_labelled_is_counted_and_left_out(tmp_path: Path) -> None:
+    rows = [
+        {"observation_1": f"A{i}.", "observation_2": "B.", "hypothesis_1": "H1.", "hypothesis_2": "H2.", "label": label}
+        for i, label in enumerate([1, 2, 0, "2", "0"])
+    ]
+    for name in ("train", "valid", "test"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = registry.load("tasks", "art")(path=tmp_path)
+    assert [one.label for one in task.examples("train")] == ["H1.", "H2.", "H2."]
+    assert task.problems("train") == {"no label": 2}

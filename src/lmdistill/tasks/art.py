@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from lmdistill.tasks import Exemplar
 from lmdistill.tasks._released import chosen, others
-from lmdistill.tasks._rows import Row
+from lmdistill.tasks._rows import Row, Unusable
 from lmdistill.tasks._writing import Writing
 from lmdistill.types import Example
 
@@ -25,7 +25,10 @@ class Art(Writing):
     def example(self, row: Row, name: str) -> Example:
         first, second = row.text("observation_1"), row.text("observation_2")
         hypotheses = (row.text("hypothesis_1"), row.text("hypothesis_2"))
-        label = hypotheses[int(chosen(row, ("0", "1", "2"), "label")) - 1]
+        told = chosen(row, ("0", "1", "2"), "label")
+        if told == "0":  # how the Hub's files say that nobody labelled it
+            raise Unusable("no label")
+        label = hypotheses[int(told) - 1]
         return Example(name, f"{self.prefix}{first}; outcome: {second}", label, (), others(row, "label"))
 
     @property
