@@ -69,7 +69,8 @@ def _pareto(outcomes: Outcomes, found: Mapping[str, Any], colours: Mapping[str, 
         one = row["estimate"]
         point = charts.Point(max(x, 1e-9), one["value"], one["low"], one["high"])
         points.append((row["title"], point, colours[row["method"]]))
-    best = frontier([(point.x, point.y) for _, point, _ in points])
+    competing = [place for place, row in enumerate(rows) if not row["aside"]]
+    best = [competing[place] for place in frontier([points[at][1][:2] for at in competing])]
     name = "training seconds" if free else "dollars to make (teacher and training)"
     log = max(xs) / max(min(xs), 1e-9) >= 10
     drawn = charts.scatter(points, x=name, y=outcomes.metric, best=best, log=log)

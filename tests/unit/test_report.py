@@ -16,6 +16,7 @@ from lmdistill.contests import pairs_of
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.intervals import Noise
 from lmdistill.outcomes import Arm, Outcomes, Run, load
+from lmdistill.report_charts import drawings
 from lmdistill.significance import holm, mcnemar
 from lmdistill.types import Report
 from lmdistill.verdicts import detectable, gaps_closed
@@ -212,6 +213,8 @@ def test_what_was_made_beforehand_wins_nothing_and_the_best_meets_everyone(tmp_p
     assert all(name in told["summary"][0] for name in levels), "each is beaten or not told apart"
     assert {pair.tests for pair in pairs} == {36}, "the best one is found by looking at all of nine"
     assert len(told["gaps"]) == 8, "the ceiling still measures the gap"
+    named = re.findall(r'<text class="label"[^>]*>([^<]*)</text>', drawings(outcomes, told)["pareto"])
+    assert "best" in named and "expert" not in named, "no part of the line that nothing else beats"
 
 
 def test_the_same_method_twice_is_not_told_as_beaten(tmp_path: Path) -> None:
