@@ -5,7 +5,8 @@
 
 For every student and share X, quality of the whole text (the student's first X % of tokens, the teacher's rest). At 0
 the teacher writes alone, at 100 the student. A flat curve is a student whose own beginnings do not lead it astray.
-Teacher and students are encoder-decoders of one vocabulary, as `lmdistill run` leaves them.
+Teacher and students have one vocabulary and are of one kind (all encoder-decoders, or all decoder-only), as `lmdistill
+run` leaves them; the teacher reads the student's prompt.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import yaml
 
 from lmdistill import config
 from lmdistill.evaluate import evaluate
+from lmdistill.objectives._teacher import same_vocabulary
 from lmdistill.predict import open_student
 from lmdistill.types import Annotation, Prediction, Sampling
 
@@ -32,21 +34,18 @@ from lmdistill.types import Annotation, Prediction, Sampling
 @torch.no_grad()
 def completed(teacher: Any, prompts: Sequence[str], begun: Sequence[Sequence[int]], tokens: int) -> list[str]:
     """The texts that start with given token ids and that the teacher goes on with, greedily."""
-    start = teacher.model.config.decoder_start_token_id
     by_length: dict[int, list[int]] = defaultdict(list)
     for row, ids in enumerate(begun):
         by_length[len(ids)].append(row)
     out = [""] * len(prompts)
-    settings = teacher.generation_settings(Sampling(max_tokens=tokens))
     for length, rows in by_length.items():
-        settings["max_new_tokens"] = max(1, tokens - length)
+        sampling = Sampling(max_tokens=max(1, tokens - length))
         for at in range(0, len(rows), 64):
             chunk = rows[at : at + 64]
-            ids, mask = teacher.padded([teacher.tokens("source", prompts[row]) for row in chunk], teacher.pad)
-            given = torch.tensor([[start, *begun[row]] for row in chunk])
-            written = teacher.model.generate(input_ids=ids, attention_mask=mask, decoder_input_ids=given, **settings)
-            for row, text in zip(chunk, teacher.tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
-                out[row] = text.strip()
+            starts = [list(begun[row]) for row in chunk]
+            more = teacher._continued([prompts[row] for row in chunk], starts, sampling)
+            for row, start, new in zip(chunk, starts, more, strict=True):
+                out[row] = teacher.tokenizer.decode([*start, *new], skip_special_tokens=True).strip()
     return out
 
 
@@ -84,14 +83,21 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--cpu", action="store_true", help="also where there is an accelerator")
     told = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     given = yaml.safe_load(told.task)
     task = config.rebuild("tasks", {"name": given} if isinstance(given, str) else given)
     items = [Annotation(example) for example in task.examples(told.split)[: told.limit]]
     teacher = open_student(told.teacher).student.eval()
+    device = torch.device("cuda" if torch.cuda.is_available() and not told.cpu else "cpu")
+    teacher.to(device)
     for folder in told.students:
         opened = open_student(folder)
+        same_vocabulary(opened.student, teacher)
+        if opened.student.pads_left != teacher.pads_left:
+            raise SystemExit(f"{folder}: the student and the teacher are an encoder-decoder and a decoder-only model")
+        opened.student.to(device)
         found = curve(opened, teacher, task, items, told)
         print(json.dumps({"student": str(folder), "n": len(items), "by share": found}))
 

@@ -42,12 +42,14 @@ def test_tokens_of_the_nucleus_come_as_often_as_they_are_probable() -> None:
     for token, share in ((1, 0.5 / 0.95), (3, 0.3 / 0.95), (0, 0.15 / 0.95)):
         assert counts[token] / 20_000 == pytest.approx(share, abs=0.015)  # four standard errors
     assert set(nucleus(rows[:500], 0.4).tolist()) == {1}, "the first one alone reaches it"
+    torch.manual_seed(1)
+    assert Counter(nucleus(7 * rows, 0.9).tolist()) == counts, "a multiple of the probabilities says the same"
 
 
 def test_top_k_and_temperature_act_before_the_nucleus() -> None:
     (draw,) = within(Sampling(temperature=0.5, top_p=0.99, top_k=2))["logits_processor"]
     torch.manual_seed(0)
-    scores = torch.tensor([[2.0, 1.9, 1.8, 1.7]]).expand(400, 4)
+    scores = torch.tensor([[2.0, 1.9, 1.8, 1.7]]).repeat(400, 1)
     chosen = draw(torch.zeros(400, 1, dtype=torch.long), scores).argmax(-1)
     assert set(chosen.tolist()) == {0, 1}
     assert float((chosen == 0).float().mean()) == pytest.approx(1 / (1 + math.exp(-0.2)), abs=0.1)

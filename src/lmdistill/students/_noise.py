@@ -51,27 +51,32 @@ def within(sampling: Sampling) -> dict[str, Any]:
             scores = scores / sampling.temperature
         for step in cut:
             scores = step(ids, scores)
-        chosen = nucleus(scores.softmax(-1), sampling.top_p)
-        return torch.full_like(scores, -torch.inf).scatter_(-1, chosen.unsqueeze(-1), 0.0)
+        # In place: at a vocabulary's size new memory for every step is slow, and `generate` gives a copy of its own.
+        chosen = nucleus(scores.sub_(scores.amax(-1, keepdim=True)).exp_(), sampling.top_p)
+        return scores.fill_(-torch.inf).scatter_(-1, chosen.unsqueeze(-1), 0.0)
 
     return {"do_sample": False, "num_beams": 1, "logits_processor": LogitsProcessorList([draw])}
 
 
-def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+def nucleus(weights: Tensor, top_p: float) -> Tensor:
     """One token [R] of each row of [R, V], drawn among the most probable ones that reach `top_p` together.
 
     A token is drawn from all, and again as long as what is more probable than it has that mass already: so each token
     of the nucleus (of equal ones at its edge all) comes with its share of the nucleus's mass, and nothing else comes.
+    `weights` are probabilities, or a multiple of them.
     """
-    chosen = inverted(probabilities, torch.rand(len(probabilities), device=probabilities.device))
-    rows, left = probabilities, torch.arange(len(probabilities), device=probabilities.device)
+    rows, left = weights, torch.arange(len(weights), device=weights.device)
+    chosen = torch.empty_like(left)
     while True:
-        own = rows.gather(-1, chosen[left].unsqueeze(-1))
-        left = left[(rows > own).mul(rows).sum(-1) >= top_p]
+        reached = rows.cumsum(-1)
+        limit = top_p * reached[:, -1]
+        drawn = _passed(reached, torch.rand(len(left), device=weights.device))
+        chosen[left] = drawn
+        above = torch.mul(rows > rows.gather(-1, drawn.unsqueeze(-1)), rows, out=reached).sum(-1)
+        left = left[above >= limit]
         if not len(left):
             return chosen
-        rows = probabilities[left]
-        chosen[left] = inverted(rows, torch.rand(len(left), device=chosen.device))
+        rows = weights[left]
 
 
 def inverted(probabilities: Tensor, drawn: Tensor) -> Tensor:
@@ -82,7 +87,11 @@ def inverted(probabilities: Tensor, drawn: Tensor) -> Tensor:
     >>> inverted(torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]]).expand(4, 5), torch.tensor([0.0, 0.2, 0.25, 0.99999994]))
     tensor([1, 1, 3, 3])
     """
-    reached = probabilities.cumsum(-1)
+    return _passed(probabilities.cumsum(-1), drawn)
+
+
+def _passed(reached: Tensor, drawn: Tensor) -> Tensor:
+    """Where cumulative sums [R, V] pass a share [R] of the whole."""
     whole = reached[:, -1]
     below = torch.minimum(drawn * whole, torch.nextafter(whole, torch.zeros_like(whole)))
     return torch.searchsorted(reached, below.unsqueeze(-1), right=True).squeeze(-1)
