@@ -167,6 +167,9 @@ def test_the_eight_stages_are_comparisons_without_a_mistake(tmp_path: Path, monk
         cells = cells_of(comparison, tmp_path)
         assert len(cells) == count and {cell.method[0] for cell in cells} == set(stages)
         assert comparison.ceiling == "teacher" and comparison.baseline == "3 fine-tune"
+        students = {cell.method: cell.settings["student"] for cell in cells}
+        for name in ("preset", "vocabulary", "max_source"):
+            assert students["1 decoder-only"].get(name) == students["3 fine-tune"].get(name), "matched but for its kind"
 
 
 def test_the_two_architectures_of_stage_one_have_as_many_parameters() -> None:
