@@ -15,6 +15,7 @@ from lmdistill import config, registry
 from lmdistill.errors import ConfigError, TrainingError
 from lmdistill.logit_store import LogitStore
 from lmdistill.recipes import _generation, _local_teacher
+from lmdistill.shared import alone
 from lmdistill.store import Rows, read_manifest
 from lmdistill.train import TrainSettings
 from lmdistill.types import Annotation, Report, Sampling
@@ -269,3 +270,16 @@ def test_rows_are_read_back_as_they_were_written(teacher: dict[str, Any], tmp_pa
 
 def _task() -> Any:
     return config.build(registry.load("tasks", "retell"), {key: TASK[key] for key in TASK if key != "name"})
+
+
+def test_a_recording_waits_for_who_records_in_the_same_folder(teacher: dict[str, Any], tmp_path: Path) -> None:
+    recipe = made(teacher, stored_top=4, pseudo={"number": 0})
+    items = recipe.items(tmp_path)
+    student, found = recipe.opened_student(items, 0), []
+    worker = threading.Thread(target=lambda: found.append(recipe.teacher_of(student, items, tmp_path)), daemon=True)
+    with alone(tmp_path / "logits"):
+        worker.start()
+        worker.join(1.0)
+        assert worker.is_alive() and not (tmp_path / "logits" / "ids.bin").exists()
+    worker.join(60)
+    assert len(found) == 1 and len(found[0]) == 24
