@@ -501,6 +501,7 @@ def test_the_command_says_by_its_code_that_some_cells_failed(
     from lmdistill.cli.main import app
 
     monkeypatch.setattr("lmdistill.outcomes.load", lambda folders: None)
+    monkeypatch.setattr("lmdistill.spending.measure", lambda outcomes, opens: None)
     found: dict[str, Any] = {"arms": [], "metric": "accuracy", "name": "x", "summary": []}
     monkeypatch.setattr(report, "write", lambda outcomes, out: found)
     file = tmp_path / "c.yaml"
