@@ -294,6 +294,7 @@ def test_a_method_whose_teacher_s_bill_is_not_known_is_named_and_not_drawn(tmp_p
     rows = [
         {"title": title, "method": title, "estimate": {"value": 0.5, "low": 0.4, "high": 0.6}}
         | {"bill": {"train_seconds": 10.0, "made": made}}
+        | {"aside": False}
         for title, made in (("finetune", 0.1), ("dss", 2.0), ("<replayed>", None))
     ]
     outcomes: Any = SimpleNamespace(metric="accuracy")

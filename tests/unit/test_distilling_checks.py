@@ -47,7 +47,8 @@ def batch_of(student: Any, objective: Objective) -> Any:
 
 def totals(objective: Any, student: Any, teacher: Frozen) -> set[float]:
     batch = batch_of(student, objective)
-    return {round(float(objective.loss(student, teacher, batch, 0.0)["target"].total.detach()), 5) for _ in range(3)}
+    torch.manual_seed(0)
+    return {round(float(objective.loss(student, teacher, batch, 0.0)["target"].total.detach()), 7) for _ in range(3)}
 
 
 @pytest.mark.parametrize("kind", [Seq2seq, Causal])
