@@ -73,7 +73,7 @@ def test_the_loss_is_the_mean_over_rows_of_each_row_s_mean_over_tokens(shape: st
         start = own.stop
     assert len(rows) == 10 == part.count
     assert float((part.weight * part.total / part.count).detach()) == pytest.approx(
-        float(torch.stack(rows).mean()), rel=1e-4
+        float(torch.stack(rows).mean().detach()), rel=1e-4
     )
 
 
