@@ -212,7 +212,7 @@ def test_a_step_that_fails_takes_along_what_needs_it_alone(
 ) -> None:
     broken = config.build(Comparison, needing("gone"))
     ends = {ended.call.name: ended for ended in compare(broken, tmp_path)}
-    assert ran == ["expert", "a seed 0", "b seed 0"]
+    assert ran[0] == "expert" and sorted(ran[1:]) == ["a seed 0", "b seed 0"], "two at a time, in either order"
     assert [name for name, ended in ends.items() if ended.report is not None] == ["a seed 0", "b seed 0"]
     assert ends["expert"].error.endswith("no such file")
     for name in ("of expert seed 0", "of cut seed 0"):
