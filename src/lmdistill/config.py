@@ -59,7 +59,10 @@ def build(cls: type[T], settings: Mapping[str, Any], where: str = "") -> T:
 
 
 def _build(cls: Any, settings: Any, where: str, problems: list[str], base: Any = None) -> Any:
-    """An instance; what the settings leave out is taken from `base` (another instance) where there is one."""
+    """An instance; what the settings leave out is taken from `base` (another instance) where there is one.
+
+    A field with the metadata `instead_of` displaces the one it names: `steps: 600` is not outvoted by epochs of `base`.
+    """
     if not isinstance(settings, Mapping):
         problems.append(f"{where or cls.__name__}: a mapping was expected, got {settings!r}")
         return None
@@ -77,9 +80,11 @@ def _build(cls: Any, settings: Any, where: str, problems: list[str], base: Any =
             values[key] = _components(kind, hints[key], _named(value, fields[key]), place, problems)
         else:
             values[key] = _value(hints[key], value, place, problems, _standing(fields[key], base))
+    replaced = {fields[key].metadata.get("instead_of") for key in settings if key in fields}
     for name, field in fields.items():
         if base is not None and name not in settings:
-            values[name] = getattr(base, name)
+            if name not in replaced:
+                values[name] = getattr(base, name)
             continue
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in settings:

@@ -17,6 +17,7 @@ from lmdistill.curation.correct import Correct
 from lmdistill.curation.length import Length
 from lmdistill.curation.random_k import RandomK
 from lmdistill.errors import ConfigError
+from lmdistill.recipes.rd import Rd
 
 
 @dataclass(frozen=True)
@@ -319,6 +320,23 @@ def test_the_environment_fills_in_and_all_unset_names_are_told(tmp_path: Path, m
         "the settings name ${NOT_SET_A}, which is not set in the environment",
         "the settings name ${NOT_SET_B}, which is not set in the environment",
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "steps", "epochs"),
+    [
+        ({}, 10_000, 3),
+        ({"batch_size": 8}, 10_000, 3),
+        ({"steps": 600}, 600, None),
+        ({"steps": 600, "epochs": 2}, 600, 2),
+        ({"epochs": 2}, 10_000, 2),
+    ],
+)
+def test_steps_that_are_said_are_not_outvoted_by_a_recipes_epochs(
+    said: dict[str, int], steps: int, epochs: float | None
+) -> None:
+    made = config.build(Rd, {"task": "sums", "teacher": "scripted", "train": said})
+    assert (made.train.steps, made.train.epochs, made.train.schedule) == (steps, epochs, "constant")
 
 
 def test_settings_stay_frozen() -> None:

@@ -28,9 +28,6 @@ from lmdistill.teachers.transformers import Transformers
 from lmdistill.train import Trained, TrainSettings, train
 from lmdistill.types import Annotation, Example, Prediction, Rationale, Sampling
 
-EPOCHS = 96.0
-"""KD4Gen's; a number of steps that is set takes their place."""
-
 
 @dataclass(frozen=True)
 class Generation(Road):
@@ -40,8 +37,7 @@ class Generation(Road):
     written. `stored_top` records the teacher's top tokens once instead of running it in every step. `tail_epochs` of
     fine-tuning on the labels end the run; the better of the two checkpoints (on validation) is kept. A student without
     a `model` takes the teacher's vocabulary. A local teacher reads and writes as the student does: `prompting`,
-    `sampling` and `budget` are for teachers that are asked in words. `train.steps`, where it is set, counts instead of
-    the 96 epochs.
+    `sampling` and `budget` are for teachers that are asked in words.
     """
 
     learns: Objective = component("objectives", "logit_kd")
@@ -51,14 +47,12 @@ class Generation(Road):
     tail_learning_rate: float | None = None
     train: TrainSettings = field(
         default_factory=lambda: TrainSettings(
-            epochs=EPOCHS, batch_size=96, learning_rate=5e-4, weight_decay=1e-5, warmup=100, patience=16
+            epochs=96.0, batch_size=96, learning_rate=5e-4, weight_decay=1e-5, warmup=100, patience=16
         )
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.train.epochs == EPOCHS and self.train.steps != TrainSettings.steps:
-            object.__setattr__(self, "train", replace(self.train, epochs=None))
         problems = [*self._misfits(), *self._unasked()]
         if problems:
             raise ConfigError(problems)
