@@ -93,13 +93,8 @@ class Arm:
             return None, ""
         if known is not None and (len(values) == 1 or metric.startswith(TEACHER)):
             return known, "items"
-        scores = self.scores(metric)
-        if scores.keys() == values.keys() and len({frozenset(own) for own in scores.values()}) == 1:
-            ids = list(next(iter(scores.values())))
-            table = [[own[name] for name in ids] for own in scores.values()]
-            means = (sum(row) / len(row) for row in table)
-            if all(abs(mean - values[seed]) < 1e-6 for mean, seed in zip(means, scores, strict=True)):
-                return intervals.over_seeds_and_items(table), "seeds and items"
+        if found := intervals.of_runs(values, self.scores(metric)):
+            return found, "seeds and items"
         if known is not None and len(set(values.values())) == 1:
             return known, "items"
         found = intervals.over_seeds(list(values.values()), known.n if known else 0)

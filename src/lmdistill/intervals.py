@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -218,6 +218,23 @@ def over_seeds_and_items(values: Sequence[Sequence[float]] | Any) -> Estimate:
         if half == 0:
             low, high = wilson(found.mean * items, items)
     return Estimate(found.mean, low, high, items)
+
+
+def of_runs(values: Mapping[int, float], scores: Mapping[int, Mapping[str, float]]) -> Estimate | None:
+    """The mean of runs, with an interval over seeds and items, from what each run scored on each item.
+
+    None where the runs did not score the same items, or a run's value is not its items' mean (as BLEU's is not).
+
+    >>> of_runs({0: 0.5, 1: 1.0}, {0: {"a": 1.0, "b": 0.0}, 1: {"a": 1.0, "b": 1.0}}).value
+    0.75
+    """
+    if not values or scores.keys() != values.keys() or len({frozenset(own) for own in scores.values()}) > 1:
+        return None
+    names = list(next(iter(scores.values())))
+    table = [[scores[seed][name] for name in names] for seed in values]
+    if not names or any(abs(sum(row) / len(row) - one) > 1e-6 for row, one in zip(table, values.values(), strict=True)):
+        return None
+    return over_seeds_and_items(table)
 
 
 @functools.lru_cache(maxsize=256)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from lmdistill import config, registry
+from lmdistill import config, intervals, registry
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.predict import open_student, predict
 from lmdistill.store import Rows
-from lmdistill.types import Annotation, Prediction, Report
+from lmdistill.types import Annotation, Prediction, Report, Score
 
 SHARED: dict[str, Any] = {
     "task": {"name": "sums", "train": 60, "valid": 10, "test": 12},
@@ -66,6 +66,9 @@ def test_seeds_are_trained_apart_and_reported_together(tmp_path: Path) -> None:
     values = [next(iter(own.values())) for own in report.facts["by_seed"].values()]
     (metric, *_) = report.metrics.values()
     assert metric.value == pytest.approx(sum(values) / 2)
+    scored = [list(Rows(tmp_path / f"seed-{seed}" / "scores.jsonl", Score)) for seed in (0, 1)]
+    table = [[row.values["accuracy"] for row in rows] for rows in scored]
+    assert metric == intervals.over_seeds_and_items(table), "other seeds and other test items, not seeds alone"
 
 
 def test_fractions_are_nested() -> None:

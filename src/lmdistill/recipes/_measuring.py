@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lmdistill import intervals
 from lmdistill.errors import ConfigError
 from lmdistill.evaluate import evaluate, metrics_of
 from lmdistill.metrics import Metric
 from lmdistill.objectives import Objective
 from lmdistill.profiling import reference_predictions
 from lmdistill.registry import name_of
+from lmdistill.store import Rows
 from lmdistill.tasks import Task
-from lmdistill.types import Annotation, Prediction, Report
+from lmdistill.types import Annotation, Estimate, Prediction, Report, Score
+
+ANSWERED, GOLD = "scores.jsonl", "gold-scores.jsonl"
+"""What each test item was given: for the student's text, and by the student for the gold one."""
 
 
 def measures(task: Task, more: Sequence[Metric], *, of_gold: bool = False) -> list[Metric]:
@@ -37,12 +42,36 @@ def measured(
     With `folder` the scores of each example are written there, as `scores.jsonl` (`gold-scores.jsonl`).
     """
     answered, gold = (measures(recipe.task, recipe.metrics, of_gold=own) for own in (False, True))
-    report = evaluate(recipe.task, predictions, answered, scores=None if folder is None else folder / "scores.jsonl")
+    report = evaluate(recipe.task, predictions, answered, scores=None if folder is None else folder / ANSWERED)
     told = reference_predictions(student, objective, questions) if gold else []
     if not told:
         return report
-    place = None if folder is None else folder / "gold-scores.jsonl"
+    place = None if folder is None else folder / GOLD
     return replace(report, metrics={**report.metrics, **evaluate(recipe.task, told, gold, scores=place).metrics})
+
+
+def over_seeds(reports: Mapping[int, Report], folder: Path) -> dict[str, Estimate]:
+    """Each metric's mean over seeds; `folder` holds the runs (`seed-0`, `seed-1`, ...) with the scores of their items.
+
+    The interval of one seed is that over its test items; of several it is for other seeds and other items, and where
+    the metric is none of single items, for other seeds alone.
+    """
+    ordered = list(reports.values())
+    if len(ordered) == 1:
+        return dict(ordered[0].metrics)
+    scored = {seed: list(_scores_in(folder / f"seed-{seed}")) for seed in reports}
+    found = {}
+    for name, one in ordered[0].metrics.items():
+        values = {seed: report.metrics[name].value for seed, report in reports.items()}
+        own = {seed: {row.id: row.values[name] for row in rows if name in row.values} for seed, rows in scored.items()}
+        found[name] = intervals.of_runs(values, own) or intervals.over_seeds(list(values.values()), one.n)
+    return found
+
+
+def _scores_in(folder: Path) -> Iterator[Score]:
+    for name in (ANSWERED, GOLD):
+        if (folder / name).exists():
+            yield from Rows(folder / name, Score)
 
 
 def check_select(recipe: Any) -> None:

@@ -9,12 +9,11 @@ import contextlib
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lmdistill import intervals
 from lmdistill.annotate import annotate, digest_examples
 from lmdistill.config import component, settings_of
 from lmdistill.curate import curate
@@ -29,7 +28,7 @@ from lmdistill.prompting import Prompting
 from lmdistill.recipes import Recipe
 from lmdistill.recipes._elsewhere import beside, elsewhere
 from lmdistill.recipes._grounding import Grounding, Searcher, stage_counts
-from lmdistill.recipes._measuring import check_select, measured, measures
+from lmdistill.recipes._measuring import check_select, measured, measures, over_seeds
 from lmdistill.recipes._processes import first_process_first
 from lmdistill.registry import name_of
 from lmdistill.rounds import summed_facts
@@ -39,7 +38,7 @@ from lmdistill.students import StudentSettings
 from lmdistill.tasks import Task
 from lmdistill.teachers import TeacherSettings
 from lmdistill.train import Trained, TrainSettings, Validate, tell_trackers, train
-from lmdistill.types import Annotation, Estimate, Example, Prediction, Rationale, Report, Sampling
+from lmdistill.types import Annotation, Example, Prediction, Rationale, Report, Sampling
 
 
 @dataclass(frozen=True)
@@ -256,7 +255,7 @@ class Road(Recipe):
 
     def report(self, out: Path, items: Sequence[Any], reports: Mapping[int, Report], facts: dict[str, Any]) -> Report:
         """One report of all seeds, written to `out/report.json`."""
-        metrics = dict(over_seeds(reports))
+        metrics = over_seeds(reports, out)
         if self.measure_teacher:
             told = evaluate(self.task, self.teacher_predictions(out), measures(self.task, self.metrics))
             metrics |= {f"teacher_{name}": one for name, one in told.metrics.items()}
@@ -311,14 +310,6 @@ def shortened(trained: Trained, test: Path) -> dict[str, int]:
     found = {f"train_{name}": trained.counts.get(name, 0) for name in ("sources_shortened", "targets_shortened")}
     manifest = read_manifest(test)
     return found | {"test_sources_shortened": manifest.counts.get("sources_shortened", 0) if manifest else 0}
-
-
-def over_seeds(reports: Mapping[int, Report]) -> Iterable[tuple[str, Estimate]]:
-    """Each metric's mean over seeds with a Student interval; of one seed, its interval over the test items."""
-    ordered = list(reports.values())
-    for name, one in ordered[0].metrics.items():
-        values = [report.metrics[name].value for report in ordered]
-        yield name, one if len(values) == 1 else intervals.over_seeds(values, one.n)
 
 
 def teacher_prediction(annotation: Annotation) -> Prediction:
