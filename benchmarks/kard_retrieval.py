@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lmdistill.blending import Blended
 from lmdistill.codec import digest
 from lmdistill.config import settings_of as component_settings
 from lmdistill.ground import Queries, candidates, ground
@@ -188,6 +189,7 @@ def wanted_of(name: str, kind: str, encoder: str, seed: int, arguments: argparse
         "train_limit": arguments.train_limit,
         "per_list": arguments.per_list,
         "candidates": arguments.candidates,
+        "weight": arguments.weight,
     }
     found: dict[str, Any] = json.loads(json.dumps(wanted))  # as a row is read back
     return found
@@ -220,13 +222,14 @@ def cell(name: str, kind: str, encoder: str, seed: int, arguments: argparse.Name
     objective = RationaleReranking(loss_kind=arguments.loss, keep_best=True)
     started = time.monotonic()
     wanted = wanted_of(name, kind, encoder, seed, arguments)
-    folder = out / "runs" / digest(wanted)
+    folder = out / "runs" / digest({key: value for key, value in wanted.items() if key != "weight"})
     trained = train(reranker, objective, pairs, settings=training, folder=folder, seed=seed)
     return {
         **wanted,
         "n": len(corpus.dev),
         "untrained": before,
         "hits": ranked(trained.student),
+        "with_bm25": ranked(Blended(trained.student, arguments.weight)),
         "bound": hits_at_any(corpus.dev, found),
         "train_seconds": round(time.monotonic() - started, 1),
     }
@@ -244,7 +247,9 @@ def hits_at_any(items: Sequence[Annotation], found: Sequence[Annotation]) -> flo
 def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Markdown rows: mean over seeds and, with several, their standard deviation; only equal settings share a row."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for one in cells:
+    both = [{**one, "hits": one["with_bm25"], "ranking": f"{one['ranking']}, BM25 {one['weight']:g}"}
+            for one in cells if "with_bm25" in one]  # fmt: skip
+    for one in [*cells, *both]:
         if one.get("questions", "dev") == "dev" and one["hits"]:
             regime = ", ".join(
                 f"{name} {one[name]}" for name in ("train_limit", "per_list", "candidates") if name in one
@@ -280,6 +285,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0)
     parser.add_argument("--loss", choices=("kl", "ce"), default="kl")
     parser.add_argument("--candidates", type=int, default=50)
+    parser.add_argument("--weight", type=float, default=0.25, help="of BM25's scores, where both rank together")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     arguments = parser.parse_args()
     path = arguments.out / "cells.jsonl"

@@ -94,6 +94,25 @@ def test_a_new_prediction_reads_what_the_run_read(kard: Path, tmp_path: Path) ->
     assert list(Rows(out, Prediction)) == predictions(kard)
 
 
+def test_the_retriever_is_heard_beside_the_reranker(kard: Path, tmp_path: Path) -> None:
+    from lmdistill.cli.main import main
+    from lmdistill.ground import ground
+
+    settings = GROUNDING | {"retriever_weight": 0.999}
+    run("kard", tmp_path / "run", **TRAINED, sampling={"n": 2}, grounding=settings)
+    recipe = config.build(registry.load("recipes", "kard"), {**TRAINED, "grounding": settings})
+    questions = [Annotation(example) for example in recipe.task.examples("test")]
+    alone = ground(questions, recipe.grounding.opened(recipe.task, kard), k=2, by="question")
+    heard, unheard = predictions(tmp_path / "run"), predictions(kard)
+    ids = [[[hit.passage.id for hit in one.hits] for one in own] for own in (alone, heard, unheard)]
+    assert ids[0] == ids[1] != ids[2]
+    student = tmp_path / "run" / "seed-0" / "train" / "student"
+    with pytest.raises(SystemExit) as leaving:
+        main(["predict", "--student", str(student), "--out", str(tmp_path / "again.jsonl")])
+    assert leaving.value.code in (0, None)
+    assert list(Rows(tmp_path / "again.jsonl", Prediction)) == heard
+
+
 def test_an_oracle_reads_what_the_test_rationales_find(tmp_path: Path) -> None:
     report = run("oracle", tmp_path, **TRAINED, grounding={"passages": 2, "oracle": "rationale"})
     assert report.metrics["hits@3"].value == 1.0, "the rationale names both facts"

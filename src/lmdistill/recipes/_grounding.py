@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from lmdistill.blending import blended
 from lmdistill.config import build, component, settings_of
 from lmdistill.errors import ConfigError
 from lmdistill.ground import Queries, by_gold, candidates, ground, open_reranker
@@ -47,7 +48,8 @@ class Grounding:
     grounded by their `silver` side: 'rationale' (KARD: what the teacher's rationale finds; an item that has none is
     grounded by its question) or 'question'. Questions, of training items too, are grounded by themselves: the
     retriever's best `candidates`, put in order by the reranker where there is one, which is trained first; or, as an
-    'oracle', by the teacher's rationales for them or by their marked passages.
+    'oracle', by the teacher's rationales for them or by their marked passages. `retriever_weight` is the share of the
+    retriever's score in the reranker's order (KARD: 0; see `lmdistill.blending`).
     """
 
     passages: int = 0
@@ -59,10 +61,15 @@ class Grounding:
     candidates: int = 100
     reranker: RerankerSettings | None = component("rerankers", None)
     reranking: Reranking = field(default_factory=Reranking)
+    retriever_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.passages < 0 or self.candidates < 1:
             raise ConfigError("grounding: 0 or more passages and 1 or more candidates were expected")
+        if not 0 <= self.retriever_weight < 1:
+            raise ConfigError(f"retriever_weight: {self.retriever_weight} is not in [0, 1): 0 is the reranker alone")
+        if self.retriever_weight and self.reranker is None:
+            raise ConfigError("retriever_weight: there is no reranker beside which it could count; set `reranker` too")
 
     def base(self, task: Task) -> KnowledgeBase:
         """What is searched."""
@@ -97,7 +104,7 @@ class Grounding:
             k=self.passages,
             by=self.silver,
             queries=self.queries,
-            reranker=reranker,
+            reranker=blended(reranker, self.retriever_weight),
             candidates=self.candidates,
             folder=out / "grounded",
             described=self._described(),
@@ -126,7 +133,7 @@ class Grounding:
             k=max(self.passages, deep),
             by="both" if self.oracle == "rationale" else "question",
             queries=self.queries,
-            reranker=None if self.oracle == "rationale" else reranker,
+            reranker=None if self.oracle == "rationale" else blended(reranker, self.retriever_weight),
             candidates=self.candidates,
             folder=folder,
             described=self._described(),
@@ -140,7 +147,11 @@ class Grounding:
         return [replace(item, hits=item.hits[: self.passages]) for item in questions]
 
     def _described(self) -> dict[str, Any]:
-        return {"retriever": settings_of(self.retriever), "reranker": settings_of(self.reranker)}
+        return {
+            "retriever": settings_of(self.retriever),
+            "reranker": settings_of(self.reranker),
+            "retriever_weight": self.retriever_weight,
+        }
 
     def trained(self, items: Sequence[Annotation], task: Task, out: Path) -> Any:
         """The reranker, trained on what the training rationales find; None where none is set."""
@@ -260,7 +271,7 @@ def search_of(
             k=grounding.passages,
             by="question",
             queries=grounding.queries,
-            reranker=reranker,
+            reranker=blended(reranker, grounding.retriever_weight),
             candidates=grounding.candidates,
         )
 
