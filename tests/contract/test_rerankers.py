@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import random
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from lmdistill.errors import ConfigError, StoreError
 from lmdistill.ground import open_reranker
 from lmdistill.objectives.rationale_reranking import RationaleReranking
 from lmdistill.train import Trained, TrainSettings, train
-from lmdistill.types import Candidates, Hit, Passage
+from lmdistill.types import Candidates, Hit, Passage, View
 
 NAMES = registry.names("rerankers")
 ANIMALS = ["mouse", "horse", "otter", "eagle", "snail", "tiger"]
@@ -271,3 +272,14 @@ def test_low_rank_updates_of_any_linear_layer_or_a_plain_refusal() -> None:
 
     with pytest.raises(ConfigError, match="Bare has no layer that low-rank updates fit"):
         adapted(Bare(PretrainedConfig()), 0, 2, alpha=8.0, dropout=0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_long_texts_are_cut_without_a_false_alarm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, told = opened(name), []
+    one.tokenizer.model_max_length = 8
+    monkeypatch.setattr(logging.Logger, "warning", lambda self, message, *more: told.append(message))
+    long = " ".join(ANIMALS * 9)
+    one.length(View(long, " ".join(FOODS * 20), "pair"))
+    one.rerank(long, hits([Passage("long", " ".join(FOODS * 20)), *PASSAGES]), 3)
+    assert not told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def test_bad_settings_are_named(name: str, tmp_path: Path) -> None:
         kind(name)(preset="huge").open(TEXTS)
     with pytest.raises(StoreError, match="cannot be opened"):
         kind(name)(model=str(tmp_path)).open()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tokenizers_own_limit_raises_no_false_alarm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, told = kind(name)(dropout=0.0).open(TEXTS, seed=1), []
+    one.tokenizer.model_max_length = 8  # as T5's is 512, whatever the model can read
+    monkeypatch.setattr(logging.Logger, "warning", lambda self, message, *more: told.append(message))
+    one.source_tokens(" ".join(WORDS * 9))
+    one.tokens("target", " ".join(WORDS * 9))
+    assert not told
 
 
 sentences = st.lists(st.sampled_from(WORDS), min_size=1, max_size=9).map(" ".join)

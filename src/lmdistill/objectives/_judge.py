@@ -43,7 +43,7 @@ class Judge(nn.Module):
         if text not in self._tokens:
             if len(self._tokens) > 1_000_000:
                 self._tokens.clear()
-            ids = list(self.tokenizer(text)["input_ids"])
+            ids = list(self.tokenizer(text, verbose=False)["input_ids"])
             if len(ids) > self.max_tokens:
                 half = self.max_tokens // 2
                 ids = [*ids[:half], *ids[len(ids) - (self.max_tokens - half) :]]

@@ -204,7 +204,7 @@ class EncodedReranker(nn.Module):
         if text not in self._lengths:
             if len(self._lengths) > 1_000_000:
                 self._lengths.clear()
-            self._lengths[text] = len(self.tokenizer(text[:MOST_CHARACTERS])["input_ids"])
+            self._lengths[text] = len(self.tokenizer(text[:MOST_CHARACTERS], verbose=False)["input_ids"])
         return self._lengths[text]
 
     def padded(self, texts: Sequence[str], limit: int) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,9 @@ class CrossEncoderReranker(EncodedReranker):
         """A query within its limit of tokens, as text."""
         if self._length(query) <= self.max_query:
             return query
-        ids = self.tokenizer(query[:MOST_CHARACTERS], add_special_tokens=False)["input_ids"][: self.max_query - 2]
+        ids = self.tokenizer(query[:MOST_CHARACTERS], add_special_tokens=False, verbose=False)["input_ids"][
+            : self.max_query - 2
+        ]
         return str(self.tokenizer.decode(ids))
 
     def forward(self, batch: Batch) -> Ranked:

@@ -167,9 +167,9 @@ class CausalStudent(TextStudent):
             turns.append({"role": "user", "content": text})
             options = {"add_generation_prompt": True, "tokenize": False, **self.settings.chat_options}
             whole = self._templated(turns, options)
-            ids = list(self.tokenizer(whole, add_special_tokens=False)["input_ids"])
+            ids = list(self.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"])
         else:
-            ids = list(self.tokenizer(self.settings.before + text + self.after)["input_ids"])
+            ids = list(self.tokenizer(self.settings.before + text + self.after, verbose=False)["input_ids"])
         return ids or [self.eos]
 
     def _templated(self, turns: list[dict[str, str]], options: Mapping[str, Any]) -> str:
@@ -183,7 +183,7 @@ class CausalStudent(TextStudent):
 
     def target_tokens(self, text: str) -> list[int]:
         lead = "" if self.chat or self.after[-1:].isspace() or self.ends_texts else " "
-        ids = list(self.tokenizer(lead + text, add_special_tokens=False)["input_ids"])
+        ids = list(self.tokenizer(lead + text, add_special_tokens=False, verbose=False)["input_ids"])
         return [*ids, self.eos]
 
     def decode_rows(self, batch: Batch, roles: Sequence[str], keep_layers: bool) -> Iterator[tuple[str, Tensor, Any]]:

@@ -104,13 +104,13 @@ class Seq2seqStudent(TextStudent):
         self.forget_texts()
 
     def source_tokens(self, text: str) -> list[int]:
-        return list(self.tokenizer(text)["input_ids"])
+        return list(self.tokenizer(text, verbose=False)["input_ids"])
 
     def room(self, source: int) -> int | None:
         return self.positions
 
     def target_tokens(self, text: str) -> list[int]:
-        ids = list(self.tokenizer(text_target=text)["input_ids"])
+        ids = list(self.tokenizer(text_target=text, verbose=False)["input_ids"])
         return ids if ids and ids[-1] == self.eos else [*ids, self.eos]
 
     def encoded(self, batch: Batch) -> Batch:
