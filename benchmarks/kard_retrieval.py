@@ -4,7 +4,8 @@
 
 Reads OpenBookQA, WorldTree and StrategyQA from LMDISTILL_DATA. Rerankers are trained on training questions only (their
 silver rankings come from the teacher's rationales), and every figure is hit@1/5/10 of known-relevant passages on dev
-questions. Each cell is a line of RESULTS/cells.jsonl; a cell that is there is not computed again.
+questions, or on training questions that the reranker did not see (`--held-out`). Each cell is a line of
+RESULTS/cells.jsonl; a cell that is there is not computed again.
 """
 
 from __future__ import annotations
@@ -190,6 +191,7 @@ def wanted_of(name: str, kind: str, encoder: str, seed: int, arguments: argparse
         "per_list": arguments.per_list,
         "candidates": arguments.candidates,
         "weight": arguments.weight,
+        "held_out": arguments.held_out,
     }
     found: dict[str, Any] = json.loads(json.dumps(wanted))  # as a row is read back
     return found
@@ -212,25 +214,32 @@ def cell(name: str, kind: str, encoder: str, seed: int, arguments: argparse.Name
     reranker = spec.open(texts, seed)
     if getattr(reranker, "known", None) is not None:
         reranker.known = KNOWN.setdefault(encoder, {})
-    found = ground(corpus.dev, retriever, k=arguments.candidates, by="question")
-    queries = [item.example.input for item in corpus.dev]
+    asked = corpus.dev
+    if arguments.held_out:
+        own = {item.example.id for item in chosen}
+        rest = [item for item in corpus.train if item.example.id not in own]
+        asked = random.Random(f"held out {seed}").sample(rest, min(arguments.held_out, len(rest)))
+    found = ground(asked, retriever, k=arguments.candidates, by="question")
+    queries = [item.example.input for item in asked]
 
     def ranked(module: Any) -> list[float]:
-        return hits_at(corpus.dev, module.rerank_all(queries, [item.hits for item in found], max(KS)))
+        return hits_at(asked, module.rerank_all(queries, [item.hits for item in found], max(KS)))
 
     before = ranked(reranker) if seed == 0 else None
     objective = RationaleReranking(loss_kind=arguments.loss, keep_best=True)
     started = time.monotonic()
     wanted = wanted_of(name, kind, encoder, seed, arguments)
-    folder = out / "runs" / digest({key: value for key, value in wanted.items() if key != "weight"})
+    learnt = {key: value for key, value in wanted.items() if key not in ("weight", "held_out")}
+    folder = out / "runs" / digest(learnt)
     trained = train(reranker, objective, pairs, settings=training, folder=folder, seed=seed)
     return {
         **wanted,
-        "n": len(corpus.dev),
+        "n": len(asked),
+        "bm25": hits_at(asked, [item.hits for item in found]),
         "untrained": before,
         "hits": ranked(trained.student),
         "with_bm25": ranked(Blended(trained.student, arguments.weight)),
-        "bound": hits_at_any(corpus.dev, found),
+        "bound": hits_at_any(asked, found),
         "train_seconds": round(time.monotonic() - started, 1),
     }
 
@@ -247,15 +256,20 @@ def hits_at_any(items: Sequence[Annotation], found: Sequence[Annotation]) -> flo
 def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Markdown rows: mean over seeds and, with several, their standard deviation; only equal settings share a row."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    both = [{**one, "hits": one["with_bm25"], "ranking": f"{one['ranking']}, BM25 {one['weight']:g}"}
-            for one in cells if "with_bm25" in one]  # fmt: skip
-    for one in [*cells, *both]:
+    more: list[dict[str, Any]] = []
+    for one in cells:
+        if "with_bm25" in one:
+            more.append({**one, "hits": one["with_bm25"], "ranking": f"{one['ranking']}, BM25 {one['weight']:g}"})
+        if one.get("held_out"):
+            more.append({**one, "hits": one["bm25"], "ranking": "bm25 anserini, question"})
+    for one in [*cells, *more]:
         if one.get("questions", "dev") == "dev" and one["hits"]:
             regime = ", ".join(
                 f"{name} {one[name]}" for name in ("train_limit", "per_list", "candidates") if name in one
             )
             rate = one.get("train", {}).get("learning_rate")
             regime += f", rate {rate:g}, {one['loss']}" if rate else ""
+            regime += f", {one['n']} held-out training questions" if one.get("held_out") else ""
             groups.setdefault((one["corpus"], one["ranking"], regime), []).append(one)
     yield "| corpus | ranking | settings | seeds | hit@1 | hit@5 | hit@10 |"
     yield "|---|---|---|---|---|---|---|"
@@ -285,6 +299,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0)
     parser.add_argument("--loss", choices=("kl", "ce"), default="kl")
     parser.add_argument("--candidates", type=int, default=50)
+    parser.add_argument(
+        "--held-out", type=int, default=0, help="ask that many training questions that no reranker saw, not dev's"
+    )
     parser.add_argument("--weight", type=float, default=0.25, help="of BM25's scores, where both rank together")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     arguments = parser.parse_args()

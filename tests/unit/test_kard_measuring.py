@@ -27,7 +27,7 @@ def program(name: str) -> ModuleType:
 
 
 RETRIEVAL: dict[str, Any] = {"steps": 9, "tune": False, "preset": "tiny", "rate": 0.0, "loss": "kl"}
-RETRIEVAL |= {"train_limit": 100, "per_list": 8, "candidates": 20, "weight": 0.25}
+RETRIEVAL |= {"train_limit": 100, "per_list": 8, "candidates": 20, "weight": 0.25, "held_out": 0}
 
 
 @pytest.mark.parametrize(
