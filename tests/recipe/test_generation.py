@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fixed_endpoint import fixed_endpoint
 from lmdistill import config, registry
 from lmdistill.errors import ConfigError, TrainingError
 from lmdistill.store import Rows, read_manifest
@@ -110,42 +109,15 @@ def test_beams_are_pseudo_targets_too(teacher: dict[str, Any], tmp_path: Path) -
     assert len(rows) == 24 and all(len({one.answer for one in item.rationales}) > 1 for item in rows if item.rationales)
 
 
-class Endpoint(BaseHTTPRequestHandler):
-    """Says 'anna tirop' to everything, in tokens of its own, with two alternatives to each."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        tops = [("an", -0.2, "be"), ("na", -0.1, "ma"), (" tirop", -0.7, " anna")]
-        content = []
-        for token, value, other in tops:
-            best = [{"token": token, "logprob": value}, {"token": other, "logprob": -1.5}]
-            content.append({**best[0], "top_logprobs": best})
-        said = "so the answer is anna tirop"
-        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
-        body = {"choices": [choice | {"logprobs": {"content": content}}], "usage": {}, "model": "m"}
-        told = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(told)))
-        self.end_headers()
-        self.wfile.write(told)
-
-    def log_message(self, *_: Any) -> None: ...
-
-
 @pytest.mark.network
 def test_an_endpoint_s_few_logprobs_teach(tmp_path: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        teacher = {
-            "name": "openai", "model": "m", "base_url": f"http://127.0.0.1:{server.server_port}/v1", "logprobs": 2
-        }  # fmt: skip
-        settings = small(teacher, learns="logit_kd", tail_epochs=0, train=TRAIN | {"steps": 2})
+    content = []
+    for token, value, other in (("an", -0.2, "be"), ("na", -0.1, "ma"), (" tirop", -0.7, " anna")):
+        best = [{"token": token, "logprob": value}, {"token": other, "logprob": -1.5}]
+        content.append({**best[0], "top_logprobs": best})
+    with fixed_endpoint("so the answer is anna tirop", logprobs={"content": content}) as teacher:
+        settings = small({**teacher, "logprobs": 2}, learns="logit_kd", tail_epochs=0, train=TRAIN | {"steps": 2})
         report = run("kd4gen", tmp_path, **settings)
-    finally:
-        server.shutdown()
-        server.server_close()
     assert next(iter(report.metrics.values())).n == 8
     manifest = read_manifest(tmp_path / "logits")
     assert manifest is not None and manifest.facts["top"] == 2 and manifest.counts["texts"] > 24

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from fixed_endpoint import fixed_endpoint
 from lmdistill import config, registry
 from lmdistill.errors import ConfigError, TrainingError
 from lmdistill.logit_store import LogitStore
@@ -232,34 +232,12 @@ def test_a_recording_that_was_stopped_goes_on_where_it_was(
     assert not (tmp_path / "stopped" / "logits" / "index.part").exists()
 
 
-class Mute(BaseHTTPRequestHandler):
-    """Says 'anna tirop' to everything, and nothing of its tokens."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        said = {"role": "assistant", "content": "so the answer is anna tirop"}
-        told = json.dumps({"choices": [{"index": 0, "message": said, "finish_reason": "stop"}], "usage": {}}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(told)))
-        self.end_headers()
-        self.wfile.write(told)
-
-    def log_message(self, *_: Any) -> None: ...
-
-
 @pytest.mark.network
 def test_an_endpoint_that_gives_no_logprobs_teaches_nothing_by_them(tmp_path: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Mute)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/v1"
-        recipe = made({"name": "openai", "model": "m", "base_url": url, "logprobs": 5}, pseudo={"unlabelled": False})
+    with fixed_endpoint("so the answer is anna tirop") as teacher:
+        recipe = made({**teacher, "logprobs": 5}, pseudo={"unlabelled": False})
         with pytest.raises(TrainingError, match=r"none of the .* tokens .* 24 texts.*pseudo_target"):
             recipe.run(tmp_path)
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_rows_are_read_back_as_they_were_written(teacher: dict[str, Any], tmp_path: Path) -> None:

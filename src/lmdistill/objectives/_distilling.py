@@ -98,11 +98,6 @@ class Distilling(Objective):
 
     def check(self, student: Any, teacher: Any, items: Sequence[Any]) -> None:
         same_vocabulary(student, teacher)
-        if getattr(self, "sample_dropout", False) and not largest_dropout(student.model):
-            raise ConfigError(
-                "sample_dropout: the student has no dropout, so its samples would be those without it. Set "
-                "student.dropout (for example 0.1), or sample_dropout=false"
-            )
         if not isinstance(teacher, Frozen):
             self._check_top(teacher)
             if hasattr(teacher, "require"):
@@ -135,19 +130,56 @@ class Distilling(Objective):
             )
 
 
+@dataclass(frozen=True)
+class OnPolicy(Distilling):
+    """Settings of those that also learn from texts which the student writes while it learns.
+
+    Samples are drawn with `sample_temperature`, `top_p` and `top_k` (0: no truncation) and at most `max_tokens` new
+    tokens, in evaluation mode unless `sample_dropout` (which needs a student with dropout).
+    """
+
+    sample_temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 64
+    sample_dropout: bool = False
+
+    writes: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks = (
+            ("sample_temperature", "a number of 0 or more", 0 <= self.sample_temperature < math.inf),
+            ("top_p", "a share above 0 and up to 1", 0 < self.top_p <= 1),
+            ("top_k", "0 (no limit) or more", self.top_k >= 0),
+            ("max_tokens", "1 or more", self.max_tokens >= 1),
+        )
+        found = [f"{name}: expected {what}, got {getattr(self, name)}" for name, what, fits in checks if not fits]
+        if problems := [*found, *self.problems()]:
+            raise ConfigError(problems)
+
+    def problems(self) -> list[str]:
+        """What else cannot be."""
+        return []
+
+    def check(self, student: Any, teacher: Any, items: Sequence[Any]) -> None:
+        if self.sample_dropout and not largest_dropout(student.model):
+            raise ConfigError(
+                "sample_dropout: the student has no dropout, so its samples would be those without it. Set "
+                "student.dropout (for example 0.1), or sample_dropout=false"
+            )
+        super().check(student, teacher, items)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the student writes."""
+        return Sampling(
+            temperature=self.sample_temperature, top_p=self.top_p, top_k=self.top_k, max_tokens=self.max_tokens
+        )
+
+
 SAMPLED = "sampled"
 """Marks a batch whose targets the student wrote."""
-
-
-def sampling_problems(objective: Any) -> list[str]:
-    """What cannot be among the settings by which the student writes."""
-    checks = (
-        ("sample_temperature", "a number of 0 or more", 0 <= objective.sample_temperature < math.inf),
-        ("top_p", "a share above 0 and up to 1", 0 < objective.top_p <= 1),
-        ("top_k", "0 (no limit) or more", objective.top_k >= 0),
-        ("max_tokens", "1 or more", objective.max_tokens >= 1),
-    )
-    return [f"{name}: expected {what}, got {getattr(objective, name)}" for name, what, fits in checks if not fits]
 
 
 def part_of(values: Tensor, scored: Scored, batch: Batch, role: str, reduction: Reduction, weight: float = 1.0) -> Part:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from lmdistill.errors import ConfigError
 from lmdistill.losses.divergence import Kind
 from lmdistill.objectives import Round
-from lmdistill.objectives._distilling import Distilling, drawn, sampling_problems, with_samples
+from lmdistill.objectives._distilling import OnPolicy, drawn, with_samples
 from lmdistill.store import seed_for
 from lmdistill.students import Batch
-from lmdistill.types import Sampling
 
 
 @dataclass(frozen=True)
-class GKD(Distilling):
+class GKD(OnPolicy):
     """Learn the teacher's distribution where the student itself goes.
 
     A step is on-policy with probability `student_fraction` (the paper's lambda): its targets are then samples of the
@@ -35,28 +32,16 @@ class GKD(Distilling):
     divergence: Kind = "jsd"
     rescale: bool = False
     student_fraction: float = 0.5
-    sample_temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    max_tokens: int = 64
-    sample_dropout: bool = False
 
-    writes: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        problems = sampling_problems(self)
+    def problems(self) -> list[str]:
+        problems = []
         if not 0 <= self.student_fraction <= 1:
             problems.append(f"student_fraction: {self.student_fraction} is not in [0, 1]")
         if self.student_fraction == 1 and self.text_weight:
             problems.append("text_weight: with student_fraction 1 no given text is ever shown; set it to 0")
-        if problems:
-            raise ConfigError(problems)
+        return problems
 
     def prepare(self, batch: Batch, round: Round) -> Batch:
         if drawn(seed_for(round.seed, "on-policy", round.step)) >= self.student_fraction:
             return batch
-        sampling = Sampling(
-            temperature=self.sample_temperature, top_p=self.top_p, top_k=self.top_k, max_tokens=self.max_tokens
-        )
-        return with_samples(batch, round.student, sampling, dropout=self.sample_dropout)
+        return with_samples(batch, round.student, self.sampling, dropout=self.sample_dropout)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from lmdistill.errors import ConfigError
 from lmdistill.objectives import Round
-from lmdistill.objectives._distilling import Distilling, sampling_problems, with_samples
+from lmdistill.objectives._distilling import OnPolicy, with_samples
 from lmdistill.objectives._targets import ROLE
 from lmdistill.students import Batch
-from lmdistill.types import Sampling
 
 SAMPLE = "sample"
 
 
 @dataclass(frozen=True)
-class JointTeaching(Distilling):
+class JointTeaching(OnPolicy):
     """Learn the teacher's distribution on its texts and on the student's own.
 
     `form` 'released' alternates: with `student_weight` w, every (1/w)-th step the student's samples replace the
     targets (w = 0: only the teacher's; w = 1: only the student's; between them 1/2, 1/3, 1/4 ...). 'paper' weighs both
-    in every step. Samples are drawn with `sample_temperature`, `top_p` and `top_k` (0: no truncation) and at most
-    `max_tokens` new tokens, in evaluation mode unless `sample_dropout` (which needs a student with dropout).
+    in every step.
 
     Paper:     KD4Gen, arXiv 2305.02031, equation (2) and section 4
     Equation:  L = (1 - w) L_log(x, y^T) + w L_log(x, y^S), w = 0.5; y^S sampled from the student as it stands
@@ -37,17 +34,10 @@ class JointTeaching(Distilling):
 
     student_weight: float = 0.5
     form: Literal["released", "paper"] = "released"
-    sample_temperature: float = 1.0
     top_p: float = 0.95
-    top_k: int = 0
-    max_tokens: int = 64
-    sample_dropout: bool = False
 
-    writes: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        problems = sampling_problems(self)
+    def problems(self) -> list[str]:
+        problems = []
         if not 0 <= self.student_weight <= 1:
             problems.append(f"student_weight: {self.student_weight} is not in [0, 1]")
         elif self.form == "released" and self.student_weight and abs(1 / self.student_weight - self._every) > 0.01:
@@ -57,19 +47,11 @@ class JointTeaching(Distilling):
             )
         if self.form == "released" and self.student_weight == 1 and self.text_weight:
             problems.append("text_weight: with student_weight 1 no given text is ever shown; set it to 0")
-        if problems:
-            raise ConfigError(problems)
+        return problems
 
     @property
     def _every(self) -> int:
         return round(1 / self.student_weight)
-
-    @property
-    def sampling(self) -> Sampling:
-        """How the student writes."""
-        return Sampling(
-            temperature=self.sample_temperature, top_p=self.top_p, top_k=self.top_k, max_tokens=self.max_tokens
-        )
 
     def due(self, step: int) -> bool:
         """Whether the student's samples take this step's targets' place (form 'released')."""

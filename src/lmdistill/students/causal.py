@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from lmdistill.errors import ConfigError
-from lmdistill.students import IGNORED, Batch, StudentSettings, Targets, _lora, _positions, _sharing
-from lmdistill.students import _vocabulary as vocabularies
-from lmdistill.students._lora import Lora
-from lmdistill.students._scratch import Checkpoint, Size, load_pretrained, set_dropout, size_of
-from lmdistill.students._text import Overflow, TextStudent
+from lmdistill.students import IGNORED, Batch, Targets, _positions, _sharing
+from lmdistill.students._scratch import Size, size_of
+from lmdistill.students._settings import TextSettings
+from lmdistill.students._text import TextStudent
 from lmdistill.types import Sampling
 
 
 @dataclass(frozen=True)
-class Causal(StudentSettings):
+class Causal(TextSettings):
     """A decoder-only student.
 
     `model` is a folder or Hub id of any transformers causal language model; without it `preset` makes a small one of
@@ -31,54 +30,28 @@ class Causal(StudentSettings):
     that is given; `chat_options` go to the template. `sharing` 'full' runs a prompt once for all its targets.
     """
 
-    model: str | None = None
-    revision: str | None = None
     architecture: Literal["llama", "gpt2"] = "llama"
-    preset: str = "tiny"
-    vocabulary: str = "word"
-    vocabulary_size: int = 8000
-    trim: bool = True
-    dropout: float | None = None
-    max_source: int = 1024
-    max_target: int = 256
-    overflow: Overflow = "middle"
-    attention: str = "sdpa"
     sharing: Literal["full", "none"] = "full"
     before: str = ""
     after: str | None = None
     chat: bool | None = None
     system: str | None = None
     chat_options: Mapping[str, Any] = field(default_factory=dict)
-    lora: Lora | None = None
-
-    def __post_init__(self) -> None:
-        _positions.check_limits(self.max_source, self.max_target)
 
     def open(self, texts: Iterable[str] = (), seed: int = 0) -> CausalStudent:
         """See `StudentSettings.open`."""
         from transformers import AutoModelForCausalLM
 
-        if self.model is not None:
-            options: dict[str, Any] = {"attn_implementation": self.attention}
-            checkpoint = Checkpoint(self.model, self.revision)
-            model, tokenizer = load_pretrained(AutoModelForCausalLM, checkpoint, **options)
-            if self.dropout is not None:
-                set_dropout(model, self.dropout)
-        else:
-            tokenizer = vocabularies.build(self.vocabulary, texts, size=self.vocabulary_size, trim=self.trim)
-            model = self._scratch(len(tokenizer), seed)
+        model, tokenizer = self.opened(AutoModelForCausalLM, texts, seed)
         if self.chat and not getattr(tokenizer, "chat_template", None):
             raise ConfigError(f"student.chat: the tokenizer of {self.model!r} has no chat template; set chat=false")
-        _lora.add(model, self.lora, seed)
         return CausalStudent(model, tokenizer, self)
 
-    def _scratch(self, vocabulary: int, seed: int) -> Any:
-        size = size_of(self.preset)
-        positions = self.max_source + self.max_target
+    def make(self, vocabulary: int) -> Any:
+        """See `TextSettings.make`."""
         make = {"llama": _llama, "gpt2": _gpt2}[self.architecture]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return make(size, vocabulary, positions, self.dropout or 0.0, self.attention)
+        positions = self.max_source + self.max_target
+        return make(size_of(self.preset), vocabulary, positions, self.dropout or 0.0, self.attention)
 
 
 def _llama(size: Size, vocabulary: int, positions: int, dropout: float, attention: str) -> Any:

@@ -9,16 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lmdistill.students import IGNORED, Batch, StudentSettings, Targets, _lora, _positions, _sharing
-from lmdistill.students import _vocabulary as vocabularies
-from lmdistill.students._lora import Lora
-from lmdistill.students._scratch import Checkpoint, load_pretrained, set_dropout, size_of
-from lmdistill.students._text import Overflow, TextStudent
+from lmdistill.students import IGNORED, Batch, Targets, _positions, _sharing
+from lmdistill.students._scratch import size_of
+from lmdistill.students._settings import TextSettings
+from lmdistill.students._text import TextStudent
 from lmdistill.types import Sampling
 
 
 @dataclass(frozen=True)
-class Seq2seq(StudentSettings):
+class Seq2seq(TextSettings):
     """An encoder-decoder student.
 
     `model` is a folder or Hub id of any transformers encoder-decoder; without it `preset` makes a small T5 from random
@@ -29,41 +28,18 @@ class Seq2seq(StudentSettings):
     same.
     """
 
-    model: str | None = None
-    revision: str | None = None
-    preset: str = "tiny"
-    vocabulary: str = "word"
-    vocabulary_size: int = 8000
-    trim: bool = True
-    dropout: float | None = None
-    max_source: int = 1024
-    max_target: int = 256
-    overflow: Overflow = "middle"
-    attention: str = "sdpa"
     sharing: Literal["full", "encoder", "none"] = "full"
-    lora: Lora | None = None
-
-    def __post_init__(self) -> None:
-        _positions.check_limits(self.max_source, self.max_target)
 
     def open(self, texts: Iterable[str] = (), seed: int = 0) -> Seq2seqStudent:
         """See `StudentSettings.open`."""
         from transformers import AutoModelForSeq2SeqLM
 
-        if self.model is not None:
-            options: dict[str, Any] = {"attn_implementation": self.attention}
-            checkpoint = Checkpoint(self.model, self.revision)
-            model, tokenizer = load_pretrained(AutoModelForSeq2SeqLM, checkpoint, **options)
-            if self.dropout is not None:
-                set_dropout(model, self.dropout)
-        else:
-            tokenizer = vocabularies.build(self.vocabulary, texts, size=self.vocabulary_size, trim=self.trim)
-            model = self._scratch(len(tokenizer), seed)
+        model, tokenizer = self.opened(AutoModelForSeq2SeqLM, texts, seed)
         limits = {"max_source": self.max_source, "max_target": self.max_target}
-        _lora.add(model, self.lora, seed)
         return Seq2seqStudent(model, tokenizer, overflow=self.overflow, sharing=self.sharing, **limits)
 
-    def _scratch(self, vocabulary: int, seed: int) -> Any:
+    def make(self, vocabulary: int) -> Any:
+        """See `TextSettings.make`."""
         from transformers import T5Config, T5ForConditionalGeneration
 
         size = size_of(self.preset)
@@ -83,9 +59,7 @@ class Seq2seq(StudentSettings):
             decoder_start_token_id=0,
         )
         config._attn_implementation = self.attention
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return T5ForConditionalGeneration(config)
+        return T5ForConditionalGeneration(config)
 
 
 class Seq2seqStudent(TextStudent):
