@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from lmdistill import registry
 from lmdistill.errors import ConfigError, LmdistillError, did_you_mean
+from lmdistill.runfile import INSTEAD_OF
 from lmdistill.runfile import assign as assign
 from lmdistill.runfile import load as load
 
@@ -59,10 +60,7 @@ def build(cls: type[T], settings: Mapping[str, Any], where: str = "") -> T:
 
 
 def _build(cls: Any, settings: Any, where: str, problems: list[str], base: Any = None) -> Any:
-    """An instance; what the settings leave out is taken from `base` (another instance) where there is one.
-
-    A field with the metadata `instead_of` displaces the one it names: `steps: 600` is not outvoted by epochs of `base`.
-    """
+    """An instance; what the settings leave out is taken from `base` (another instance) where there is one."""
     if not isinstance(settings, Mapping):
         problems.append(f"{where or cls.__name__}: a mapping was expected, got {settings!r}")
         return None
@@ -80,7 +78,7 @@ def _build(cls: Any, settings: Any, where: str, problems: list[str], base: Any =
             values[key] = _components(kind, hints[key], _named(value, fields[key]), place, problems)
         else:
             values[key] = _value(hints[key], value, place, problems, _standing(fields[key], base))
-    replaced = {fields[key].metadata.get("instead_of") for key in settings if key in fields}
+    replaced = {INSTEAD_OF.get(key) for key in settings}
     for name, field in fields.items():
         if base is not None and name not in settings:
             if name not in replaced:

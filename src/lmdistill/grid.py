@@ -16,6 +16,7 @@ from lmdistill.codec import digest
 from lmdistill.costing import Costs
 from lmdistill.errors import ConfigError, LmdistillError, UnknownName, did_you_mean
 from lmdistill.pricing import Budget
+from lmdistill.runfile import INSTEAD_OF
 
 OWN = ("recipe", "seeds", "cache", "shared")
 """Settings that the comparison gives to its cells itself."""
@@ -247,12 +248,14 @@ def named_students(students: Any) -> dict[str, Any]:
 
 
 def overlaid(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings laid over others, level by level; another component takes nothing from the one it replaces.
+    """Settings laid over others, level by level; another component takes nothing from the one it replaces, and steps
+    displace epochs.
 
     >>> overlaid({"student": "seq2seq", "train": {"steps": 9}}, {"student": {"preset": "mini"}, "train": {"clip": 1}})
     {'student': {'name': 'seq2seq', 'preset': 'mini'}, 'train': {'steps': 9, 'clip': 1}}
     """
-    out = dict(settings)
+    displaced = {INSTEAD_OF[key] for key in over if key in INSTEAD_OF}
+    out = {key: value for key, value in settings.items() if key not in displaced}
     for key, value in over.items():
         old = out.get(key)
         if isinstance(old, str) and isinstance(value, Mapping) and "name" not in value:

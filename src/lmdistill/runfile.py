@@ -19,6 +19,9 @@ import yaml
 
 from lmdistill.errors import ConfigError
 
+INSTEAD_OF = {"steps": "epochs"}
+"""A setting that is said displaces this other one of what it is laid over: a recipe's defaults, a file, a grid."""
+
 RESOLVERS = (
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
@@ -185,6 +188,8 @@ def assign(settings: dict[str, Any], assignment: str) -> None:
     if isinstance(before, dict) and isinstance(value, str):  # --set teacher=replay over a mapping
         value = {"name": value}
     place[last] = value
+    if isinstance(place, dict) and last in INSTEAD_OF:
+        place.pop(INSTEAD_OF[last], None)
 
 
 def _step_into(place: Any, key: str, assignment: str) -> Any:

@@ -36,14 +36,14 @@ class TrainSettings:
     """How a student is trained; the defaults are those of Distilling Step-by-Step's code.
 
     `batch_size` counts items a step over all processes; `tokens_per_batch` bounds the padded tokens of a micro-batch,
-    a step is cut into as many as that takes. `epochs` overrides `steps`; steps that a run file sets displace the
-    epochs that a recipe prefers. `warmup` below 1 is a share of the steps. `bucket` steps' items are sorted by length
-    together (1: plain shuffle). `precision` 'auto' is bf16 on an accelerator that has it and fp32 elsewhere. `select`
-    names the validation metric (default: its first) that chooses the checkpoint; `patience` evaluations without
-    progress stop the run.
+    a step is cut into as many as that takes. `epochs` overrides `steps`; steps that are said (in a run file, an arm of
+    a comparison, `--set`) displace the epochs of what they are laid over. `warmup` below 1 is a share of the steps.
+    `bucket` steps' items are sorted by length together (1: plain shuffle). `precision` 'auto' is bf16 on an
+    accelerator that has it and fp32 elsewhere. `select` names the validation metric (default: its first) that chooses
+    the checkpoint; `patience` evaluations without progress stop the run.
     """
 
-    steps: int = field(default=10_000, metadata={"instead_of": "epochs"})
+    steps: int = 10_000
     epochs: float | None = None
     batch_size: int = 64
     tokens_per_batch: int = 16_384

@@ -17,6 +17,7 @@ from lmdistill.curation.correct import Correct
 from lmdistill.curation.length import Length
 from lmdistill.curation.random_k import RandomK
 from lmdistill.errors import ConfigError
+from lmdistill.grid import overlaid
 from lmdistill.recipes.rd import Rd
 
 
@@ -337,6 +338,16 @@ def test_steps_that_are_said_are_not_outvoted_by_a_recipes_epochs(
 ) -> None:
     made = config.build(Rd, {"task": "sums", "teacher": "scripted", "train": said})
     assert (made.train.steps, made.train.epochs, made.train.schedule) == (steps, epochs, "constant")
+
+
+def test_steps_that_are_set_displace_the_epochs_of_a_file_and_of_a_grid() -> None:
+    settings: dict[str, Any] = {"train": {"epochs": 40, "batch_size": 8}}
+    assert overlaid(settings, {"train": {"steps": 9}}) == {"train": {"steps": 9, "batch_size": 8}}
+    assert overlaid(settings, {"train": {"steps": 9, "epochs": 2}})["train"]["epochs"] == 2
+    config.assign(settings, "train.steps=5")
+    assert settings == {"train": {"steps": 5, "batch_size": 8}}
+    config.assign(settings, "train.epochs=3")
+    assert settings["train"]["epochs"] == 3
 
 
 def test_settings_stay_frozen() -> None:
