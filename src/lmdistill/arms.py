@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,13 @@ class Arm:
             if path.exists():
                 return {one.id: one for one in Rows(path, Annotation)}
         return {}
+
+
+def spread_of(arms: Sequence[Arm], metric: str) -> intervals.Spread | None:
+    """How far the trainings of these arms vary, all together."""
+    return intervals.pooled(
+        [[sum(one.values()) / len(one) for one in scores.values()] for arm in arms if (scores := arm.scores(metric))]
+    )
 
 
 def item_key(example: Example) -> str:

@@ -9,9 +9,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from lmdistill.arms import Arm
+from lmdistill.arms import Arm, spread_of
 from lmdistill.grid import brief
-from lmdistill.intervals import Spread, pooled
 from lmdistill.outcomes import Outcomes
 from lmdistill.significance import benjamini_hochberg, holm
 from lmdistill.verdicts import Pair, pair_of
@@ -52,13 +51,6 @@ def chosen_pairs(arms: Sequence[Arm], outcomes: Outcomes) -> list[tuple[Arm, Arm
         return chosen + list(itertools.combinations(others, 2))
     best = leader(arms, outcomes.metric)
     return chosen + [(best, arm) for arm in others if best is not arm and best not in against]
-
-
-def spread_of(arms: Sequence[Arm], metric: str) -> Spread | None:
-    """How far the trainings of these arms vary, all together."""
-    return pooled(
-        [[sum(one.values()) / len(one) for one in scores.values()] for arm in arms if (scores := arm.scores(metric))]
-    )
 
 
 def leader(arms: Sequence[Arm], metric: str) -> Arm:

@@ -107,20 +107,20 @@ def over_trainings(
 
 
 def share_of_gap(
-    distilled: Sequence[float],
-    student: Sequence[float],
-    teacher: Sequence[float],
-    *,
-    resamples: int = 5000,
-    seed: int = 0,
+    distilled: Sequence[Any] | Any,
+    student: Sequence[Any] | Any,
+    teacher: Sequence[Any] | Any,
+    among: Spread | None = None,
 ) -> Estimate | None:
     """The share of the distance from a fine-tuned student to its teacher that distillation closes.
 
-    Equation:  (KD - S) / (T - S), each a mean over test items; the interval resamples items, the same for all three.
+    Equation:  (KD - S) / (T - S), each a mean over test items and trainings. The interval is Fieller's: all shares r
+               for which KD - (1 - r) S - r T lies within its noise over trainings and items.
     Source: Calderon et al., arXiv 2305.02031, section 5 (which gives no intervals).
 
     Args:
-        distilled, student, teacher: a value for each item, in the same order.
+        distilled, student, teacher: values [trainings, items], or [items] of one training; the items are the same.
+        among: as in `over_trainings`.
 
     Returns:
         None where the 95 % interval of T - S does not lie above 0: then there is no gap that could be closed.
@@ -130,15 +130,38 @@ def share_of_gap(
     """
     import numpy
 
-    gained, gap = _differences(distilled, student), _differences(teacher, student)
-    rng = numpy.random.default_rng(seed)
-    drawn = numpy.stack([rng.integers(0, len(gap), size=len(gap)) for _ in range(resamples)])
-    gaps = gap[drawn].mean(axis=1)
-    if numpy.quantile(gaps, 0.025) <= 0:
+    tables = [numpy.atleast_2d(numpy.asarray(one, dtype=float)) for one in (distilled, student, teacher)]
+    kd, s, t = (one.mean(axis=0) for one in tables)
+    gained, gap = _differences(kd, s), _differences(t, s)
+    known = [crossed(one) for one in tables]
+    freedom = sum(len(one) - 1 for one in tables)
+    value, noise = over_trainings(tables[2], tables[1], among)
+    if value - noise.half() <= 0:
         return None
-    wide = gaps > 0  # one resample in forty at most has no gap
-    low, high = numpy.quantile(gained[drawn].mean(axis=1)[wide] / gaps[wide], [0.025, 0.975])
-    return Estimate(float(gained.mean() / gap.mean()), float(low), float(high), len(gap))
+
+    def outside(share: float) -> bool:
+        weights = (1.0, (1 - share) ** 2, share**2)
+        both = crossed((gained - share * gap)[None, :])
+        chance = sum(weight * one.residual for weight, one in zip(weights, known, strict=True))
+        seeds = sum(weight * one.seeds for weight, one in zip(weights, known, strict=True))
+        used = freedom
+        if among is not None and 0 < freedom < among.freedom:
+            several = [weight / len(one) for weight, one in zip(weights, tables, strict=True) if len(one) > 1]
+            seeds, used = max(seeds, among.variance * sum(several)), among.freedom
+        items = max(both.items - chance, 0.0) if freedom else both.items
+        return abs(both.mean) > Noise(seeds, items, used).half()
+
+    middle = float(gained.mean() / gap.mean())
+    ends = []
+    for step in (-1e-9, 1e-9):
+        while not outside(middle + step) and abs(step) < 1e6:
+            step *= 2
+        near, far = step / 2, step
+        for _ in range(60):
+            half = (near + far) / 2
+            near, far = (near, half) if outside(middle + half) else (half, far)
+        ends.append(middle + far)
+    return Estimate(middle, ends[0], ends[1], len(gap))
 
 
 def approximate_randomisation(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from lmdistill import intervals
-from lmdistill.arms import Arm, Scores
+from lmdistill.arms import Arm, Scores, spread_of
 from lmdistill.intervals import Noise, Spread
 from lmdistill.outcomes import Outcomes
 from lmdistill.significance import (
@@ -105,23 +105,25 @@ def gaps_closed(outcomes: Outcomes) -> list[Closed]:
     for key, arms in outcomes.groups().items() if outcomes.ceiling else ():
         named = {arm.method: arm for arm in arms}
         low, high = named.get(outcomes.baseline), named.get(outcomes.ceiling or "")
+        among = spread_of(arms, outcomes.metric)
         for arm in arms if low and high else ():
             if arm in (low, high) or arm.title in found:
                 continue
             three = _by_item([one.scores(outcomes.metric) for one in (arm, low, high) if one])
             if three:
+                kd, student, teacher = three
                 where = ", ".join(f"{name} {value}" for name, value in key)
-                found[arm.title] = Closed(where, arm.title, arm.method, share_of_gap(*three))
+                found[arm.title] = Closed(where, arm.title, arm.method, share_of_gap(kd, student, teacher, among))
     return list(found.values())
 
 
-def _by_item(every: Sequence[Scores]) -> list[list[float]]:
-    """Each arm's mean over seeds of every item that all runs of all arms have scored."""
+def _by_item(every: Sequence[Scores]) -> list[list[list[float]]]:
+    """Each arm's values [trainings, items] of the items that all runs of all arms have scored."""
     runs = [[scores for scores in own.values() if scores] for own in every]
     if not all(runs):
         return []
     ids = [name for name in runs[0][0] if all(name in scores for own in runs for scores in own)]
-    return [[sum(scores[name] for scores in own) / len(own) for name in ids] for own in runs] if ids else []
+    return [[[scores[name] for name in ids] for scores in own] for own in runs] if ids else []
 
 
 def pair_of(where: str, first: Arm, second: Arm, metric: str, among: Spread | None = None) -> Pair | None:
