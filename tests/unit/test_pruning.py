@@ -12,6 +12,7 @@ from lmdistill.errors import ConfigError, StoreError
 from lmdistill.pruning import Pruning, layer_list, prune
 from lmdistill.students.causal import Causal
 from lmdistill.students.seq2seq import Seq2seq
+from lmdistill.teachers.transformers import Transformers
 from lmdistill.types import Sampling, View
 from student_shapes import student as make
 
@@ -58,12 +59,18 @@ def _skip(layer: Any) -> None:
     layer.forward = forward
 
 
-def test_encoders_are_pruned_too_and_keep_what_is_not_named(tmp_path: Path) -> None:
-    saved("bart", tmp_path / "teacher")
+@pytest.mark.parametrize("shape", SEQ2SEQ)
+def test_encoders_are_pruned_too_and_keep_what_is_not_named(shape: str, tmp_path: Path) -> None:
+    saved(shape, tmp_path / "teacher")
     facts = prune(str(tmp_path / "teacher"), tmp_path / "student", Pruning(encoder=1))
     assert facts["encoder_layers"] == [0] and facts["decoder_layers"] == [0, 1]
-    config = Seq2seq(model=str(tmp_path / "student")).open().model.config
-    assert (config.encoder_layers, config.decoder_layers) == (1, 2)
+    opened = Seq2seq(model=str(tmp_path / "student")).open().eval()
+    assert [len(layer_list(stack)) for stack in (opened.model.get_encoder(), opened.model.get_decoder())] == [1, 2]
+    ways = [Sampling(max_tokens=4), Sampling(n=2, temperature=1.0, max_tokens=4), Sampling(n=2, beams=2, max_tokens=4)]
+    for sampling in ways:  # a decoder of more layers than its encoder writes too, as a student and as a teacher
+        assert [len(own) for own in opened.generate(["w1 w2", "w4"], sampling)] == [sampling.n] * 2
+        teacher = Transformers(model=str(tmp_path / "student"), device="cpu").open()
+        assert [len(own) for own in teacher.generate(["w1 w2", "w4"], sampling)] == [sampling.n] * 2
 
 
 def test_what_is_said_of_each_layer_goes_with_it(tmp_path: Path) -> None:

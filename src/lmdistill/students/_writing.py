@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lmdistill.caching import fresh_cache
 from lmdistill.students._noise import seeded, within
 from lmdistill.students._stopping import Enough, stopping
 from lmdistill.types import Completion, Sampling
@@ -154,6 +155,7 @@ class Writer(nn.Module):
             "do_sample": sampling.temperature > 0,
             "pad_token_id": self.pad,
             "eos_token_id": list(self.ends),
+            **fresh_cache(self.model),
         }
         if sampling.temperature > 0:
             settings |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}

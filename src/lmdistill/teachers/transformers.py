@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from lmdistill.caching import fresh_cache
 from lmdistill.distributions import TokenDistributions, vocabulary_hash
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.pricing import FREE, Ledger
@@ -191,7 +192,7 @@ class LocalModel(LocalTeacher, WhiteBox):
         }
         if sampling.temperature > 0:
             settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-        options: dict[str, Any] = {"generation_config": GenerationConfig(**settings)}
+        options: dict[str, Any] = {"generation_config": GenerationConfig(**settings), **fresh_cache(self.module)}
         if sampling.stop:
             options["stopping_criteria"] = [self._stops(sampling.stop, start)]
         return options
