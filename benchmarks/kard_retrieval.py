@@ -218,6 +218,8 @@ def cell(name: str, kind: str, encoder: str, seed: int, arguments: argparse.Name
     if arguments.held_out:
         own = {item.example.id for item in chosen}
         rest = [item for item in corpus.train if item.example.id not in own]
+        if not rest:
+            raise SystemExit(f"{name}: no training question is left to hold out; give a smaller --train-limit")
         asked = random.Random(f"held out {seed}").sample(rest, min(arguments.held_out, len(rest)))
     found = ground(asked, retriever, k=arguments.candidates, by="question")
     queries = [item.example.input for item in asked]
@@ -262,6 +264,7 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
             more.append({**one, "hits": one["with_bm25"], "ranking": f"{one['ranking']}, BM25 {one['weight']:g}"})
         if one.get("held_out"):
             more.append({**one, "hits": one["bm25"], "ranking": "bm25 anserini, question"})
+    seen: set[tuple[Any, ...]] = set()
     for one in [*cells, *more]:
         if one.get("questions", "dev") == "dev" and one["hits"]:
             regime = ", ".join(
@@ -270,7 +273,10 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
             rate = one.get("train", {}).get("learning_rate")
             regime += f", rate {rate:g}, {one['loss']}" if rate else ""
             regime += f", {one['n']} held-out training questions" if one.get("held_out") else ""
-            groups.setdefault((one["corpus"], one["ranking"], regime), []).append(one)
+            key = (one["corpus"], one["ranking"], regime)
+            if (*key, one.get("seed")) not in seen:  # the same reranker may stand beside BM25 with several weights
+                seen.add((*key, one.get("seed")))
+                groups.setdefault(key, []).append(one)
     yield "| corpus | ranking | settings | seeds | hit@1 | hit@5 | hit@10 |"
     yield "|---|---|---|---|---|---|---|"
     for (corpus, ranking, regime), own in sorted(groups.items()):

@@ -95,12 +95,10 @@ class Arm:
             return known, "items"
         if found := intervals.of_runs(values, self.scores(metric)):
             return found, "seeds and items"
+        every = [one for run in self.runs.values() if (one := run.report.metrics.get(metric))]
         if known is not None and len(set(values.values())) == 1:
             return known, "items"
-        found = intervals.over_seeds(list(values.values()), known.n if known else 0)
-        every = [one for run in self.runs.values() if (one := run.report.metrics.get(metric))]
-        if every and all(one.low >= 0 and one.high <= 1 for one in every):
-            found = Estimate(found.value, max(0.0, found.low), min(1.0, found.high), found.n)
+        found = intervals.over_runs(list(values.values()), every)
         return found, "seeds"
 
     @property

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lmdistill.errors import TrainingError
 from lmdistill.types import Hit
+
+ROUNDING = 1e-5
+"""Scores that differ by less than this share of their size say nothing (they come from float32, or from less)."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,21 @@ class Blended:
 
 
 def standardised(hits: Sequence[Hit]) -> list[float]:
-    """Scores with mean 0 and standard deviation 1; all 0 where they do not differ."""
-    scores = [hit.score for hit in hits]
-    if len(set(scores)) < 2:
+    """Scores with mean 0 and standard deviation 1; all 0 where they differ by no more than rounding.
+
+    Raises:
+        TrainingError: a score that is not finite.
+    """
+    scores = [float(hit.score) for hit in hits]
+    if not all(map(math.isfinite, scores)):
+        raise TrainingError(
+            "the scores of a reranker are not finite, so it has diverged: train it again with a lower "
+            "grounding.reranking.train.learning_rate, or set grounding.retriever_weight=0 to look at its order"
+        )
+    mean = statistics.fmean(scores) if scores else 0.0
+    spread = statistics.pstdev(scores) if scores else 0.0
+    if spread <= ROUNDING * max(map(abs, scores), default=0.0):
         return [0.0] * len(scores)
-    mean, spread = statistics.fmean(scores), statistics.pstdev(scores)
     return [(score - mean) / spread for score in scores]
 
 

@@ -220,6 +220,22 @@ def over_seeds_and_items(values: Sequence[Sequence[float]] | Any) -> Estimate:
     return Estimate(found.mean, low, high, items)
 
 
+def over_runs(values: Sequence[float], runs: Sequence[Estimate]) -> Estimate:
+    """The mean of runs of which only a value and an interval over items is known; for other seeds alone.
+
+    Runs that all found the same keep the interval over items, and shares stay within 0 and 1.
+
+    >>> over_runs([0.9, 1.0], [Estimate(0.9, 0.7, 1.0, 10), Estimate(1.0, 0.7, 1.0, 10)]).high
+    1.0
+    """
+    if runs and len(set(values)) == 1:
+        return runs[0]
+    found = over_seeds(values, runs[0].n if runs else 0)
+    if runs and all(one.low >= 0 and one.high <= 1 for one in runs):
+        found = Estimate(found.value, max(0.0, found.low), min(1.0, found.high), found.n)
+    return found
+
+
 def of_runs(values: Mapping[int, float], scores: Mapping[int, Mapping[str, float]]) -> Estimate | None:
     """The mean of runs, with an interval over seeds and items, from what each run scored on each item.
 

@@ -227,10 +227,11 @@ def _pairs_table(pairs: Sequence[Mapping[str, Any]], told: str) -> list[str]:
 
 
 def _gap_note(found: Mapping[str, Any]) -> str:
+    several = any(len(arm["seeds"]) > 1 for arm in found["arms"])
     return (
         f"The share of the distance from {_plain(found['baseline'])} to {_plain(found['ceiling'])} that each method "
-        "closes, with an interval over its trainings, the student's and the test items; given only where that distance "
-        "is above 0 for sure (95 %)"
+        f"closes, with an interval over {'trainings and ' if several else ''}test items; given only where that "
+        "distance is above 0 for sure (95 %)"
     )
 
 

@@ -45,9 +45,12 @@ def _loader() -> type[yaml.SafeLoader]:
             for key, _ in node.value:
                 if key.tag.endswith(":merge"):
                     continue
-                if key.value in seen and isinstance(key.value, str):
+                if not isinstance(key.value, str):
+                    message = "a key must be a word; put a text that begins with { into quotes, as in '{{ question }}'"
+                    raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
+                if key.value in seen:
                     raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-                seen.add(str(key.value))
+                seen.add(key.value)
             return super().construct_mapping(node, deep)
 
         def construct_number(self, node: Any) -> float:
@@ -177,7 +180,7 @@ def assign(settings: dict[str, Any], assignment: str) -> None:
     if not equals or not all(keys):
         raise ConfigError(f"--set {assignment!r}: expected key=value, as in --set train.steps=500")
     try:
-        value = parse(text) if text else ""
+        value = text if text.lstrip().startswith("{{") else parse(text) if text else ""  # a template is a text
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {assignment!r}: the value is not YAML ({error})") from error
     place: Any = settings

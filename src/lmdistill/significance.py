@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from lmdistill.intervals import Noise, Spread, crossed
+from lmdistill.intervals import Noise, Spread, crossed, pooled
 from lmdistill.types import Estimate
 
 EXACT_UP_TO = 14
@@ -134,22 +134,20 @@ def share_of_gap(
     kd, s, t = (one.mean(axis=0) for one in tables)
     gained, gap = _differences(kd, s), _differences(t, s)
     known = [crossed(one) for one in tables]
-    freedom = sum(len(one) - 1 for one in tables)
     value, noise = over_trainings(tables[2], tables[1], among)
     if value - noise.half() <= 0:
         return None
+    spread = pooled([one.mean(axis=1).tolist() for one in tables]) or Spread(0.0, 0)
+    if among is not None and 0 < spread.freedom < among.freedom:
+        spread = Spread(max(spread.variance, among.variance), among.freedom)
 
     def outside(share: float) -> bool:
         weights = (1.0, (1 - share) ** 2, share**2)
         both = crossed((gained - share * gap)[None, :])
         chance = sum(weight * one.residual for weight, one in zip(weights, known, strict=True))
-        seeds = sum(weight * one.seeds for weight, one in zip(weights, known, strict=True))
-        used = freedom
-        if among is not None and 0 < freedom < among.freedom:
-            several = [weight / len(one) for weight, one in zip(weights, tables, strict=True) if len(one) > 1]
-            seeds, used = max(seeds, among.variance * sum(several)), among.freedom
-        items = max(both.items - chance, 0.0) if freedom else both.items
-        return abs(both.mean) > Noise(seeds, items, used).half()
+        several = [weight / len(one) for weight, one in zip(weights, tables, strict=True) if len(one) > 1]
+        items = max(both.items - chance, 0.0) if several else both.items
+        return abs(both.mean) > Noise(spread.variance * sum(several), items, spread.freedom).half()
 
     middle = float(gained.mean() / gap.mean())
     ends = []

@@ -71,6 +71,14 @@ def test_seeds_are_trained_apart_and_reported_together(tmp_path: Path) -> None:
     assert metric == intervals.over_seeds_and_items(table), "other seeds and other test items, not seeds alone"
 
 
+def test_other_tasks_have_intervals_over_seeds_and_items_too(tmp_path: Path) -> None:
+    harder = {"name": "sums", "train": 60, "valid": 10, "test": 9, "seed": 4}
+    report = run("finetune", tmp_path, seeds=[0, 1], also_test=[harder])
+    scored = [list(Rows(tmp_path / f"seed-{seed}" / "also-sums-scores.jsonl", Score)) for seed in (0, 1)]
+    table = [[row.values["accuracy"] for row in rows] for rows in scored]
+    assert len(table[0]) == 9 and report.metrics["sums.accuracy"] == intervals.over_seeds_and_items(table)
+
+
 def test_fractions_are_nested() -> None:
     cls = registry.load("recipes", "finetune")
     shares = [

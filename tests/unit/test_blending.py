@@ -9,7 +9,7 @@ import pytest
 
 from lmdistill import config
 from lmdistill.blending import Blended, blended, standardised
-from lmdistill.errors import ConfigError
+from lmdistill.errors import ConfigError, TrainingError
 from lmdistill.recipes._grounding import Grounding
 from lmdistill.types import Hit, Passage
 
@@ -39,6 +39,14 @@ def names(found: Sequence[Hit]) -> str:
 def test_scores_are_standardised_by_hand() -> None:
     assert standardised(FOUND) == pytest.approx([1.5**0.5, 0, -(1.5**0.5)])
     assert standardised(hits(("a", 2.0), ("b", 2.0))) == [0, 0] and standardised([]) == []
+
+
+def test_rounding_is_no_opinion_and_a_diverged_reranker_is_named() -> None:
+    assert standardised(hits(("a", 100.0), ("b", 100.0001))) == [0, 0]
+    level = Fixed(a=7.0, b=7.00001, c=7.00002)
+    assert names(Blended(level, 0.25).rerank("q", FOUND, 3)) == "abc", "the retriever alone is heard"
+    with pytest.raises(TrainingError, match=r"diverged.*learning_rate"):
+        Blended(Fixed(a=float("nan"), b=1.0, c=2.0), 0.25).rerank("q", FOUND, 3)
 
 
 def test_the_weight_decides_who_is_heard() -> None:

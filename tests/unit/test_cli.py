@@ -15,7 +15,7 @@ from typing import Literal
 import pytest
 
 import lmdistill
-from lmdistill import registry, store
+from lmdistill import config, registry, store
 from lmdistill.cli import _table, show
 from lmdistill.cli.main import command_files, disk_is_full, main
 from lmdistill.config import component
@@ -193,6 +193,21 @@ Settings:
   error: str, default ""
 """
     )
+
+
+def test_show_tells_what_a_recipe_prefers_to_the_defaults_of_its_parts(call: Call) -> None:
+    _, out, _ = call("show", "recipes", "kard")
+    told = {
+        line.strip().partition(":")[0]: line.rpartition("default ")[2]
+        for line in out.splitlines()
+        if "default " in line
+    }
+    recipe = config.build(registry.load("recipes", "kard"), {"task": "sums", "teacher": "scripted"})
+    assert told["sampling.n"] == str(recipe.sampling.n) == "10"
+    assert told["train.epochs"] == "3" and told["train.schedule"] == '"constant"'
+    assert told["grounding.passages"] == "1" and "late_interaction" in told["grounding.reranker"]
+    assert told["grounding.reranking.train.batch_size"] == str(recipe.grounding.reranking.train.batch_size)
+    assert told["train.clip"] == str(recipe.train.clip), "and the part's own where the recipe prefers none"
 
 
 def indented(text: str) -> str:

@@ -350,6 +350,16 @@ def test_steps_that_are_set_displace_the_epochs_of_a_file_and_of_a_grid() -> Non
     assert settings["train"]["epochs"] == 3
 
 
+def test_a_template_need_not_be_quoted_twice(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {}
+    config.assign(settings, "task.input={{ q }} or {{ r }}")
+    config.assign(settings, "train={steps: 3}")
+    assert settings == {"task": {"input": "{{ q }} or {{ r }}"}, "train": {"steps": 3}}
+    (tmp_path / "run.yaml").write_text("task:\n  input: {{ q }}\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml:2.*quotes"):
+        config.load(tmp_path / "run.yaml")
+
+
 def test_settings_stay_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.build(Outer, {"task": "t"}).task = "u"  # type: ignore[misc]

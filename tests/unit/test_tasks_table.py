@@ -13,6 +13,7 @@ import pytest
 
 from lmdistill import config
 from lmdistill.errors import ConfigError, DataError, MissingExtra
+from lmdistill.ground import Queries
 from lmdistill.tasks import Exemplar
 from lmdistill.tasks.table import Table
 from lmdistill.types import Example
@@ -120,6 +121,17 @@ def test_a_template_and_choices_in_a_column(tmp_path: Path) -> None:
     assert one.input == "Why? see 2\nAnswer Choices:\n(a) red\n(b) dark blue"
     assert (one.id, one.label, task.shown(one, "dark blue")) == ("t-1", "dark blue", "(b) dark blue")
     assert task.parse(one, "So the answer is (b).").answer == "dark blue"
+
+
+def test_a_knowledge_base_is_searched_without_the_choices(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("q,answer\nWhat does the otter eat?,fish\n?? !!,grass\n")
+    options: dict[str, Any] = {"input": "q", "label": "answer", "choices": ("fish", "grass"), "style": "letters"}
+    examples = list(Table(train=path, test=path, **options).examples("test"))
+    assert examples[0].input != "What does the otter eat?"
+    assert [Queries().of_question(one) for one in examples] == ["What does the otter eat?", "?? !!"]
+    plain = next(iter(Table(train=path, test=path, **{**options, "style": "none"}).examples("test")))
+    assert "question" not in plain.fields and Queries().of_question(plain) == plain.input
 
 
 def test_a_description_file_with_settings_over_it(tmp_path: Path) -> None:

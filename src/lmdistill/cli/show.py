@@ -64,18 +64,21 @@ def _lines(setting: Setting) -> list[str]:
     return lines
 
 
-def settings_of(cls: Any, prefix: str = "") -> typing.Iterator[Setting]:
-    """Every setting of a settings dataclass; nested dataclasses are opened."""
+def settings_of(cls: Any, prefix: str = "", preferred: Any = None) -> typing.Iterator[Setting]:
+    """Every setting of a settings dataclass; nested dataclasses are opened.
+
+    `preferred` is an instance whose values are the defaults here: what a recipe prefers to those of the class.
+    """
     hints = typing.get_type_hints(cls)
     helps = _field_docs(cls)
     for field in dataclasses.fields(cls):
         if not field.init:
             continue
         kind = field.metadata.get("kind")
-        default, required = _default(field)
+        default, required = _default(field) if preferred is None else (_brief(getattr(preferred, field.name)), False)
         hint = hints[field.name]
         if kind is None and dataclasses.is_dataclass(hint):
-            yield from settings_of(hint, f"{prefix}{field.name}.")
+            yield from settings_of(hint, f"{prefix}{field.name}.", _instance(field, preferred))
             continue
         if kind:
             several = "names" if "tuple" in str(hint) else "a name"
@@ -83,6 +86,13 @@ def settings_of(cls: Any, prefix: str = "") -> typing.Iterator[Setting]:
         else:
             shown, choices = _type_name(hint), _choices(hint)
         yield Setting(prefix + field.name, shown, default, required, choices, helps.get(field.name, ""))
+
+
+def _instance(field: dataclasses.Field[Any], preferred: Any) -> Any:
+    """What stands in a field of settings if nothing is said, or None where something must be said."""
+    if preferred is not None:
+        return getattr(preferred, field.name)
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else None
 
 
 def _default(field: dataclasses.Field[Any]) -> tuple[Any, bool]:

@@ -132,11 +132,7 @@ class Distilling(Objective):
 
 @dataclass(frozen=True)
 class OnPolicy(Distilling):
-    """Settings of those that also learn from texts which the student writes while it learns.
-
-    Samples are drawn with `sample_temperature`, `top_p` and `top_k` (0: no truncation) and at most `max_tokens` new
-    tokens, in evaluation mode unless `sample_dropout` (which needs a student with dropout).
-    """
+    """Settings of those that also learn from texts which the student writes while it learns."""
 
     sample_temperature: float = 1.0
     top_p: float = 1.0

@@ -16,7 +16,8 @@ class GKD(OnPolicy):
     """Learn the teacher's distribution where the student itself goes.
 
     A step is on-policy with probability `student_fraction` (the paper's lambda): its targets are then samples of the
-    student as it stands.
+    student as it stands, drawn with `sample_temperature`, `top_p` and `top_k` (0: no truncation) and at most
+    `max_tokens` new tokens, in evaluation mode unless `sample_dropout` (which needs a student with dropout).
 
     Paper:     Agarwal et al., arXiv 2306.13649, algorithm 1; `beta` as there, 0.5 for the symmetric case
     Equation:  L = D(P_T || P_S)(y | x), y from the data, or with probability lambda from the student; no gradient

@@ -19,7 +19,8 @@ class JointTeaching(OnPolicy):
 
     `form` 'released' alternates: with `student_weight` w, every (1/w)-th step the student's samples replace the
     targets (w = 0: only the teacher's; w = 1: only the student's; between them 1/2, 1/3, 1/4 ...). 'paper' weighs both
-    in every step.
+    in every step. Samples are drawn with `sample_temperature`, `top_p` and `top_k` (0: no truncation) and at most
+    `max_tokens` new tokens, in evaluation mode unless `sample_dropout` (which needs a student with dropout).
 
     Paper:     KD4Gen, arXiv 2305.02031, equation (2) and section 4
     Equation:  L = (1 - w) L_log(x, y^T) + w L_log(x, y^S), w = 0.5; y^S sampled from the student as it stands

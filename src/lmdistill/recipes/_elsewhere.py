@@ -10,7 +10,7 @@ from typing import Any
 from lmdistill.evaluate import evaluate
 from lmdistill.objectives import Objective
 from lmdistill.predict import predict
-from lmdistill.recipes._measuring import measures
+from lmdistill.recipes._measuring import ANSWERED, measures
 from lmdistill.registry import name_of
 from lmdistill.types import Estimate, Report
 
@@ -32,7 +32,8 @@ def elsewhere(recipe: Any, objective: Objective, student: Any, folder: Path, out
         other = replace(recipe, task=task, also_test=())
         questions = other.asked(recipe.test_split, None, out / f"also-{name}", searcher)
         told = predict(student, objective, task, questions, decoding=recipe.decoding, folder=folder / f"also-{name}")
-        reports[name] = evaluate(task, told, measures(task, recipe.metrics))
+        scores = folder / f"also-{name}-{ANSWERED}"
+        reports[name] = evaluate(task, told, measures(task, recipe.metrics), scores=scores)
     return reports
 
 

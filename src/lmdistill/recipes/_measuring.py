@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,24 +54,31 @@ def over_seeds(reports: Mapping[int, Report], folder: Path) -> dict[str, Estimat
     """Each metric's mean over seeds; `folder` holds the runs (`seed-0`, `seed-1`, ...) with the scores of their items.
 
     The interval of one seed is that over its test items; of several it is for other seeds and other items, and where
-    the metric is none of single items, for other seeds alone.
+    the metric is none of single items (as BLEU), for other seeds alone.
     """
     ordered = list(reports.values())
     if len(ordered) == 1:
         return dict(ordered[0].metrics)
-    scored = {seed: list(_scores_in(folder / f"seed-{seed}")) for seed in reports}
+    scored = {seed: _scores_in(folder / f"seed-{seed}") for seed in reports}
     found = {}
-    for name, one in ordered[0].metrics.items():
-        values = {seed: report.metrics[name].value for seed, report in reports.items()}
-        own = {seed: {row.id: row.values[name] for row in rows if name in row.values} for seed, rows in scored.items()}
-        found[name] = intervals.of_runs(values, own) or intervals.over_seeds(list(values.values()), one.n)
+    for name in ordered[0].metrics:
+        runs = {seed: report.metrics[name] for seed, report in reports.items()}
+        values = {seed: one.value for seed, one in runs.items()}
+        items = {seed: own.get(name, {}) for seed, own in scored.items()}
+        found[name] = intervals.of_runs(values, items) or intervals.over_runs(list(values.values()), [*runs.values()])
     return found
 
 
-def _scores_in(folder: Path) -> Iterator[Score]:
-    for name in (ANSWERED, GOLD):
-        if (folder / name).exists():
-            yield from Rows(folder / name, Score)
+def _scores_in(folder: Path) -> dict[str, dict[str, float]]:
+    """What each test item was given, by metric; those of other tasks behind the task's name."""
+    found: dict[str, dict[str, float]] = {}
+    for path in (folder / ANSWERED, folder / GOLD, *sorted(folder.glob(f"also-*-{ANSWERED}"))):
+        named = path.name.removeprefix("also-").removesuffix(f"-{ANSWERED}")
+        place = f"{named}." if path.name.startswith("also-") else ""
+        for row in Rows(path, Score) if path.exists() else ():
+            for name, value in row.values.items():
+                found.setdefault(place + name, {})[row.id] = value
+    return found
 
 
 def check_select(recipe: Any) -> None:

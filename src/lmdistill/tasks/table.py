@@ -217,7 +217,11 @@ class Table(Description, Sourced):  # type: ignore[misc]
         text = self._text(row, choices)
         if label is None and split != "unlabelled":
             raise Unusable(f"{self.label} is empty")
-        return Example(name, text, self._label(row, label, choices), choices, self._fields(row))
+        fields = self._fields(row)
+        whole = with_choices(text, choices, self.style)
+        if whole != text:
+            fields.setdefault("question", text)  # what a knowledge base is searched with
+        return Example(name, whole, self._label(row, label, choices), choices, fields)
 
     def _belongs(self, row: Row, split: str, share: Share, name: str, *, labelled: bool) -> bool:
         """Whether a row is of a split: by its column, by its hash, or, in training data, by having no label."""
@@ -266,7 +270,7 @@ class Table(Description, Sourced):  # type: ignore[misc]
             text = row.text(self.input)
         if not text.strip():
             raise Unusable("input is empty")
-        return with_choices(text, choices, self.style)
+        return text
 
     def _label(self, row: Row, value: Any, choices: tuple[str, ...]) -> str | None:
         if value is None:
