@@ -172,6 +172,10 @@ def _cells_of(comparison: Comparison, title: str, names: set[str], out: Path, st
         axes.append([({"student": name}, {"student": student}) for name, student in students.items()])
     if "fraction" in names and comparison.fractions:
         axes.append([({"fraction": share}, {"fraction": share}) for share in comparison.fractions])
+    for first, second in INSTEAD_OF.items():
+        ends = {key.rpartition(".")[2]: key for key in comparison.vary}
+        if first in ends and second in ends:
+            raise ConfigError(f"vary: {ends[first]} and {ends[second]}: one of them decides; vary one")
     deaf = not getattr(registry.load("recipes", recipe), "asks_teacher", True) and not base.get("measure_teacher")
     for key, values in comparison.vary.items():
         if key.partition(".")[0] in names and not (deaf and key.partition(".")[0] in ASKING):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lmdistill import config, intervals, registry
+from lmdistill.cli.main import main
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.predict import open_student, predict
 from lmdistill.store import Rows
@@ -69,6 +70,35 @@ def test_seeds_are_trained_apart_and_reported_together(tmp_path: Path) -> None:
     scored = [list(Rows(tmp_path / f"seed-{seed}" / "scores.jsonl", Score)) for seed in (0, 1)]
     table = [[row.values["accuracy"] for row in rows] for rows in scored]
     assert metric == intervals.over_seeds_and_items(table), "other seeds and other test items, not seeds alone"
+
+
+def test_new_rows_of_ones_own_table_are_answered_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"what does animal {i} eat?,{('fish', 'grass')[i % 2]}" for i in range(40)]
+    (tmp_path / "q.csv").write_text("\n".join(["ask,food", *lines]))
+    told = "data: q.csv\ninput: ask\nlabel: food\nchoices: [fish, grass]\n"
+    (tmp_path / "task.yaml").write_text(told)
+    monkeypatch.chdir(tmp_path)
+    run("finetune", tmp_path / "run", task={"name": "table", "file": "task.yaml"})
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    (tmp_path / "task.yaml").unlink()
+    Path("new.csv").write_text('ask\nwhat does the cow eat?\n""\nwhat does the cat eat?\n')
+
+    def answered(*more: str) -> object:
+        student = tmp_path / "run" / "seed-0" / "train" / "student"
+        with pytest.raises(SystemExit) as leaving:
+            main(["predict", "--student", str(student), "--out", "answers.jsonl", *more])
+        return leaving.value.code
+
+    assert answered("--rows", "new.csv") in (0, None)
+    found = list(Rows(Path("answers.jsonl"), Prediction))
+    assert [one.example.input for one in found] == ["what does the cow eat?", "what does the cat eat?"]
+    assert "1 rows left out: ask is empty" in capsys.readouterr().err
+    assert answered("--rows", "no.csv", "--overwrite") == 2 and "no.csv: no such file" in capsys.readouterr().err
+    assert answered("--rows", "new.csv", "--task", "sums", "--overwrite") == 2
+    assert "table of one's own" in capsys.readouterr().err
 
 
 def test_other_tasks_have_intervals_over_seeds_and_items_too(tmp_path: Path) -> None:

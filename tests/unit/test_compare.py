@@ -115,6 +115,7 @@ def test_every_mistake_is_told_at_once_with_the_nearest_name(tmp_path: Path) -> 
         ({"recipes": ["dss"], "baseline": "dds"}, "did you mean 'dss'"),
         ({"recipes": ["dss"], "seeds": [1, 1]}, "each once"),
         ({"recipes": ["dss"], "vary": {"train.steps": 3}}, "vary.train.steps: a list"),
+        ({"recipes": ["dss"], "vary": {"train.epochs": [1], "train.steps": [5]}}, "one of them decides"),
         ({"recipes": ["dss"], "vary": {"sampling.n": []}}, r"vary.sampling.n: a list of one value or more"),
         ({"recipes": ["dss"], "cost": {"hourly": -1}}, "cost.hourly: -1.0 is negative"),
         ({"recipes": ["dss"], "cost": {"hourly": float("nan")}}, "cost.hourly: nan is no number"),

@@ -15,6 +15,7 @@ from lmdistill.config import component
 from lmdistill.errors import ConfigError, DataError
 from lmdistill.objectives import Objective
 from lmdistill.predict import Decoding, open_student, predict
+from lmdistill.progress import note
 from lmdistill.recipes._grounding import as_trained
 from lmdistill.tasks import Task as TaskKind
 from lmdistill.types import Annotation, Example, Rationale
@@ -36,6 +37,9 @@ def command(
     items: Annotated[
         Path | None, typer.Option("--items", help="Annotated rows to answer instead of a split; passages ride along.")
     ] = None,
+    rows: Annotated[
+        Path | None, typer.Option("--rows", help="New rows of the student's own table, with or without labels.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Answer the first so many only.")] = None,
     rationales: Annotated[
         int,
@@ -54,9 +58,18 @@ def command(
     opened = open_student(student)
     known = {key: opened.card[key] for key in ("task", "decoding") if key in opened.card}
     settings = config.build(Settings, laid_over(known, given))
+    if rows is not None:
+        if items is not None:
+            raise ConfigError("--rows and --items: give one of them")
+        settings, split = replace(settings, task=settings.task.with_rows(rows)), "unlabelled"
     questions: Sequence[Annotation] = _questions(settings.task, split, items)[:limit]
     if items is None:
         questions = as_trained(opened.card, student, settings.task, questions)
+        for reason, many in settings.task.problems(split).items():
+            note(f"{many:,} rows left out: {reason}")
+    reads = (opened.card.get("grounding") or {}).get("passages")
+    if reads and (bare := sum(not one.hits for one in questions)):
+        note(f"{bare:,} of {len(questions):,} questions found no passage; they are answered without one")
     if items is None and (lacking := read_besides(opened.objective, {}, questions[0].example)):
         raise ConfigError(f"this student reads {lacking} beside the input; give rows that hold them with --items")
     predictions = predict(

@@ -15,11 +15,12 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from lmdistill import arithmetic
 from lmdistill.answers import Found, canonical_value, choice_in, line_in, text_in, value_in
-from lmdistill.errors import UnknownName
+from lmdistill.errors import ConfigError, UnknownName
 from lmdistill.reading import RUN_ON, read_answer, read_text
 from lmdistill.types import Example, Parsed, Passage
 
@@ -63,6 +64,14 @@ class Task(ABC):
         Raises:
             DataError: no such file, split, column; a label outside the choices; an empty or duplicate id.
         """
+
+    def with_rows(self, path: Path) -> Task:
+        """The same task over other rows, which need no label: they are its `unlabelled` split.
+
+        Raises:
+            ConfigError: its examples are not rows of a file of one's own.
+        """
+        raise ConfigError("rows: only a task that reads a table of one's own ('table') takes other rows")
 
     def problems(self, split: str) -> Mapping[str, int]:
         """Rows of a split that cannot be used and are not among its examples, counted by reason."""

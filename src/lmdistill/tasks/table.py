@@ -85,11 +85,13 @@ class Table(Description, Sourced):  # type: ignore[misc]
     file: Path | None = None
 
     def __post_init__(self) -> None:
+        place = "" if self.file is None else f"{self.file}: "
         if self.file is not None:
             self._take(_described(self.file))
+            self._set("file", None)  # all it said is known now, also to who opens a student without that file
         problems = list(self._problems())
         if problems:
-            raise ConfigError([f"{self.file}: {problem}" if self.file else problem for problem in problems])
+            raise ConfigError([f"{place}{problem}" for problem in problems])
         chosen = self.choices or self.choices_column
         self._set("answer", self.answer or ("choices" if chosen else "line"))
         self._set("metric", self.metric or _METRICS.get(self.answer, "accuracy"))
@@ -188,6 +190,12 @@ class Table(Description, Sourced):  # type: ignore[misc]
 
     def digests(self) -> Mapping[str, str]:
         return {self.hub: self.revision or "main"} if self.hub else super().digests()
+
+    def with_rows(self, path: Path) -> Table:
+        """See `lmdistill.tasks.Task.with_rows`; passages that are known to bear on a row need not be marked."""
+        changed: dict[str, Any] = dict.fromkeys(_FILES) | {"unlabelled": path}
+        changed |= dict.fromkeys(("hub", "split_column", "group_column", "relevant_column", "delimiter"), "")
+        return replace(self, **changed)
 
     def shares(self) -> Mapping[str, Share]:
         if self.hub:
