@@ -94,6 +94,25 @@ def test_a_new_prediction_reads_what_the_run_read(kard: Path, tmp_path: Path) ->
     assert list(Rows(out, Prediction)) == predictions(kard)
 
 
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [("grounding.passages=1", 1), ("grounding.reranker=null", 2), ("grounding.retriever_weight=0.9", 2)],
+)
+def test_what_is_read_can_be_changed_without_another_training(
+    change: str, count: int, kard: Path, tmp_path: Path
+) -> None:
+    from lmdistill.cli.main import main
+
+    out, student = tmp_path / "predictions.jsonl", str(kard / "seed-0" / "train" / "student")
+    with pytest.raises(SystemExit) as leaving:
+        main(["predict", "--student", student, "--out", str(out), "--set", change])
+    assert leaving.value.code in (0, None)
+    found = [[hit.passage.id for hit in one.hits] for one in Rows(out, Prediction)]
+    trained = [[hit.passage.id for hit in one.hits] for one in predictions(kard)]
+    assert {len(own) for own in found} == {count}
+    assert found != trained and (count == 2 or found == [own[:1] for own in trained])
+
+
 def test_the_retriever_is_heard_beside_the_reranker(kard: Path, tmp_path: Path) -> None:
     from lmdistill.cli.main import main
     from lmdistill.ground import ground

@@ -16,7 +16,7 @@ from lmdistill.errors import ConfigError, DataError
 from lmdistill.objectives import Objective
 from lmdistill.predict import Decoding, open_student, predict
 from lmdistill.progress import note
-from lmdistill.recipes._grounding import as_trained
+from lmdistill.recipes._grounding import Grounding, as_trained
 from lmdistill.tasks import Task as TaskKind
 from lmdistill.types import Annotation, Example, Rationale
 
@@ -27,6 +27,7 @@ class Settings:
 
     task: TaskKind = component("tasks")
     decoding: Decoding = field(default_factory=Decoding)
+    grounding: Grounding = field(default_factory=Grounding)
 
 
 def command(
@@ -56,7 +57,7 @@ def command(
         raise ConfigError(f"--out {out}: is there already; name another file, or give --overwrite to replace it")
     given = without_recipe(Settings, config.load(config_file, [f"task={task}"] * bool(task) + list(sets or ())))
     opened = open_student(student)
-    known = {key: opened.card[key] for key in ("task", "decoding") if key in opened.card}
+    known = {key: opened.card[key] for key in ("task", "decoding", "grounding") if opened.card.get(key)}
     settings = config.build(Settings, laid_over(known, given))
     if rows is not None:
         if items is not None:
@@ -64,11 +65,11 @@ def command(
         settings, split = replace(settings, task=settings.task.with_rows(rows)), "unlabelled"
     questions: Sequence[Annotation] = _questions(settings.task, split, items)[:limit]
     if items is None:
-        questions = as_trained(opened.card, student, settings.task, questions)
+        card = {**opened.card, "grounding": config.settings_of(settings.grounding)}
+        questions = as_trained(card, student, settings.task, questions)
         for reason, many in settings.task.problems(split).items():
             note(f"{many:,} rows left out: {reason}")
-    reads = (opened.card.get("grounding") or {}).get("passages")
-    if reads and (bare := sum(not one.hits for one in questions)):
+    if settings.grounding.passages and (bare := sum(not one.hits for one in questions)):
         note(f"{bare:,} of {len(questions):,} questions found no passage; they are answered without one")
     if items is None and (lacking := read_besides(opened.objective, {}, questions[0].example)):
         raise ConfigError(f"this student reads {lacking} beside the input; give rows that hold them with --items")
