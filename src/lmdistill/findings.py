@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +18,8 @@ from lmdistill.verdicts import LEVEL, Detectable, Pair
 TEACHER = "The teacher"
 ANSWERS = 100_000
 """Answers over which methods are called cheap or dear."""
+FEW = 10
+"""Test items below which it is not told that answers are much the same."""
 SPELLED_OUT = 12
 """Values of a setting up to which a sentence names each; of more, those that surely differ."""
 
@@ -29,6 +33,7 @@ def summary(
     """What was found, what the test set cannot show, and what is missing. `bills` are by arm's title."""
     told = list(_standing(outcomes, pairs))
     told += _aside(outcomes)
+    told += _monotonous(outcomes)
     found = list(_efficiency(outcomes, pairs))
     teacher = outcomes.teacher()
     if teacher is not None and not any(one.startswith(TEACHER) for one in found):
@@ -90,6 +95,26 @@ def _aside(outcomes: Outcomes) -> Iterator[str]:
             told.append(f"{arm.title}{', the ceiling,' if arm.method == outcomes.ceiling else ''} {_shown(estimate)}")
     if told:
         yield f"Outside the competition: {_and(told)}."
+
+
+def _monotonous(outcomes: Outcomes) -> Iterator[str]:
+    """Methods that say much the same to everything, far more often than the labels do: their scores mean little."""
+    told = []
+    for arm in outcomes.arms:
+        run = next(iter(arm.runs.values()))
+        said: Counter[str | None] = Counter()
+        labels: Counter[str | None] = Counter()
+        for one in run.predictions() if run.rows.exists() else ():
+            said[one.answer] += 1
+            labels[one.example.label] += 1
+        if said.total() < FEW:
+            continue
+        (answer, most), (_, usual) = said.most_common(1)[0], labels.most_common(1)[0]
+        if most / said.total() >= max(0.5, usual / said.total() + 0.25):
+            shown = "no answer" if answer is None else repr(textwrap.shorten(answer, 60, placeholder=" ..."))
+            told.append(f"{arm.title} ({shown} to {most:,} of {said.total():,})")
+    if told:
+        yield f"Read no progress into the scores of what says nearly the same to everything: {_and(told)}."
 
 
 def _efficiency(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:

@@ -217,6 +217,16 @@ def test_what_was_made_beforehand_wins_nothing_and_the_best_meets_everyone(tmp_p
     assert "best" in named and "expert" not in named, "no part of the line that nothing else beats"
 
 
+def test_a_student_that_says_the_same_to_everything_is_named(tmp_path: Path) -> None:
+    always_yes = [i % 2 == 0 for i in range(400)]  # the labels take turns
+    rows = [cell_of(tmp_path, "fair", 0, some(0.6, 400, 1)), cell_of(tmp_path, "stuck", 0, always_yes)]
+    told = "\n".join(report.gathered(load([cells_folder(tmp_path, rows)]))["summary"])
+    assert "nearly the same to everything: stuck ('yes' to 392 of 400)." in told
+    few = tmp_path / "few"
+    rows = [cell_of(few, "stuck", 0, always_yes[:8])]
+    assert "nearly the same" not in "\n".join(report.gathered(load([cells_folder(few, rows)]))["summary"])
+
+
 def test_the_same_method_twice_is_not_told_as_beaten(tmp_path: Path) -> None:
     """Items alone would be sure of it; the seeds show that such differences come and go."""
     rows = []
