@@ -63,6 +63,10 @@ class Comparison:
             if name is not None and name not in methods:
                 problems.append(f"{place}: {name!r} is none of the recipes{did_you_mean(name, methods)}")
         problems += [f"first.{name}: a recipe has that title" for name in self.first if name in methods_of(self)]
+        ends = {axis.rpartition(".")[2]: axis for axis in self.vary}
+        for first, second in INSTEAD_OF.items():
+            if first in ends and second in ends:
+                problems.append(f"vary: {ends[first]} and {ends[second]}: one of them decides; vary one")
         for axis, values in self.vary.items():
             if not listed(values) or not values:
                 problems.append(f"vary.{axis}: a list of one value or more was expected, got {values!r}")
@@ -172,10 +176,6 @@ def _cells_of(comparison: Comparison, title: str, names: set[str], out: Path, st
         axes.append([({"student": name}, {"student": student}) for name, student in students.items()])
     if "fraction" in names and comparison.fractions:
         axes.append([({"fraction": share}, {"fraction": share}) for share in comparison.fractions])
-    for first, second in INSTEAD_OF.items():
-        ends = {key.rpartition(".")[2]: key for key in comparison.vary}
-        if first in ends and second in ends:
-            raise ConfigError(f"vary: {ends[first]} and {ends[second]}: one of them decides; vary one")
     deaf = not getattr(registry.load("recipes", recipe), "asks_teacher", True) and not base.get("measure_teacher")
     for key, values in comparison.vary.items():
         if key.partition(".")[0] in names and not (deaf and key.partition(".")[0] in ASKING):
