@@ -18,6 +18,7 @@ from lmdistill.tasks.esnli import Esnli
 from lmdistill.tasks.fairytaleqa import FairytaleQA
 from lmdistill.tasks.obqa import Obqa
 from lmdistill.tasks.quarel import Quarel
+from lmdistill.tasks.squad_qg import SquadQG
 from lmdistill.tasks.strategyqa import StrategyQA
 from lmdistill.tasks.svamp import Svamp
 
@@ -172,6 +173,43 @@ def test_text_to_text_tasks_take_the_whole_completion(tmp_path: Path) -> None:
     assert task.parse(one, "").reason == "empty"
     stories = [{e.fields["story"] for e in task.examples(split)} for split in ("train", "valid", "test")]
     assert not stories[0] & stories[2] and not stories[0] & stories[1]
+
+
+STORY = "A hen sat on the wall. The red fox came by at noon. Nobody saw the fox but a crow. Night fell, all was still."
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "kept"),
+    [
+        ("the red fox", 0, STORY),
+        ("the red fox", 100, STORY),
+        ("The red fox.", 8, "The red fox came by at noon."),
+        ("a crow saw the fox", 8, "Nobody saw the fox but a crow."),
+        ("a hen", 14, "A hen sat on the wall. The red fox came by at noon."),  # what follows is taken along
+        (
+            "nothing of it",
+            7,
+            "The red fox came by at noon.",
+        ),  # no word of it: the longest run, the first of equals
+        ("still", 2, "Night fell, all was still."),  # one sentence at least
+    ],
+)
+def test_a_passage_may_be_cut_to_what_the_answer_is_about(answer: str, words: int, kept: str, tmp_path: Path) -> None:
+    row = {"story": "s", "context": STORY, "question": "Q?", "answer": answer}
+    rows = put(tmp_path / "all.jsonl", [row, *({**row, "story": f"s{i}"} for i in range(40))])
+    fairytale = FairytaleQA(path=rows, passage_words=words)
+    assert {one.input for one in fairytale.examples("train")} == {f"{kept}; answer: {answer}"}
+    paragraphs = [
+        {"id": str(i), "context": STORY, "question": "Q?", "answers": {"text": [answer], "answer_start": [0]}}
+        for i in range(40)
+    ]
+    squad = SquadQG(path=put(tmp_path / "squad.jsonl", paragraphs), passage_words=words, prefix="ask: ")
+    assert {one.input for one in squad.examples("train")} <= {f"ask: {kept}; answer: {answer}"}
+
+
+def test_a_passage_of_fewer_than_no_words_is_refused() -> None:
+    with pytest.raises(ConfigError, match="passage_words: 0"):
+        SquadQG(passage_words=-1)
 
 
 # --- the Hub, with rows as the published sets have them --------------------------------------------------------------

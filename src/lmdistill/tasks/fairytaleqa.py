@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmdistill.tasks import Exemplar
+from lmdistill.tasks._passage import QuestionWriting
 from lmdistill.tasks._released import others
 from lmdistill.tasks._rows import Row
-from lmdistill.tasks._writing import Writing
 from lmdistill.types import Example
 
 
 @dataclass(frozen=True)
-class FairytaleQA(Writing):
+class FairytaleQA(QuestionWriting):
     """Xu et al. 2022, as question generation: input 'passage; answer: answer', label the question.
 
     A story is never in two splits. The released ids are not unique, so rows are named by their file and line.
@@ -22,11 +22,9 @@ class FairytaleQA(Writing):
 
     ids = ()
     together = ("story", "story_name")
-    answer_cue = "Question:"
 
     def example(self, row: Row, name: str) -> Example:
-        passage = " ".join(row.text("context", "story_section").split())
-        text = f"{self.prefix}{passage}; answer: {row.text('answer', 'answer1')}"
+        text = self.asked(row.text("context", "story_section"), row.text("answer", "answer1"))
         return Example(name, text, row.text("question"), (), others(row, "context", "story_section", "question"))
 
     @property

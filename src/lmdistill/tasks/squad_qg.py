@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmdistill.tasks import Exemplar
+from lmdistill.tasks._passage import QuestionWriting
 from lmdistill.tasks._released import listed, others
 from lmdistill.tasks._rows import Row, Unusable
-from lmdistill.tasks._writing import Writing
 from lmdistill.types import Example
 
 
 @dataclass(frozen=True)
-class SquadQG(Writing):
+class SquadQG(QuestionWriting):
     """Rajpurkar et al. 2016 as in KD4Gen: input 'paragraph; answer: answer', label the question.
 
     Questions without an answer (SQuAD 2.0) cannot be used and are counted; a paragraph is never in two splits.
@@ -21,13 +21,11 @@ class SquadQG(Writing):
     hub: str = "rajpurkar/squad"
 
     together = ("context",)
-    answer_cue = "Question:"
 
     def example(self, row: Row, name: str) -> Example:
         if row.get("is_impossible") is True:
             raise Unusable("the question has no answer")
-        paragraph = " ".join(row.text("context").split())
-        text = f"{self.prefix}{paragraph}; answer: {listed(row, 'answers')[0]}"
+        text = self.asked(row.text("context"), listed(row, "answers")[0])
         return Example(name, text, row.text("question"), (), others(row, "context", "question"))
 
     @property
