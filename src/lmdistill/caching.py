@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
+
+
+@functools.cache
+def cache_name() -> str:
+    """What transformers calls a model's keys and values, as an argument and in its output.
+
+    'cache' from 5.24 on, where the older name warns and is to go; 'past_key_values' before.
+    """
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    names = {field.name for field in dataclasses.fields(BaseModelOutputWithPast)}
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def fresh_cache(model: Any) -> dict[str, Any]:
@@ -15,4 +29,4 @@ def fresh_cache(model: Any) -> dict[str, Any]:
 
     if not model.config.is_encoder_decoder:
         return {}
-    return {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
+    return {cache_name(): EncoderDecoderCache(DynamicCache(), DynamicCache())}

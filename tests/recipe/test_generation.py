@@ -60,6 +60,28 @@ def test_kd4gen_learns_from_labelled_and_unlabelled_inputs(teacher: dict[str, An
     assert first.metrics == again.metrics
 
 
+def test_what_a_fraction_leaves_out_are_unlabelled_inputs(teacher: dict[str, Any], tmp_path: Path) -> None:
+    seen = {}
+    for name, unlabelled, fraction in (
+        ("rest", "rest", 0.25),
+        ("task", True, 0.25),
+        ("none", False, 0.25),
+        ("all", "rest", 1),
+    ):
+        settings = small(teacher, fraction=fraction) | {"pseudo": PSEUDO | {"unlabelled": unlabelled}}
+        recipe = config.build(registry.load("recipes", "kd4gen"), {**SMALL, "train": TRAIN, **settings})
+        seen[name] = recipe.items(tmp_path / name)
+    labels = {name: [one.example.label is not None for one in items] for name, items in seen.items()}
+    assert labels["none"] == [True] * 6 and labels["task"] == [True] * 6 + [False] * 10
+    assert labels["rest"] == [True] * 6 + [False] * 28 and labels["all"] == [True] * 24 + [False] * 10
+    assert {one.example.id for one in seen["rest"]} == {one.example.id for one in seen["all"]}
+    assert all(one.rationales for one in seen["rest"] if one.example.label is None)
+    with pytest.raises(ConfigError, match=r"pseudo\.unlabelled"):
+        config.build(
+            registry.load("recipes", "kd4gen"), {**SMALL, **small(teacher), "pseudo": {"unlabelled": "others"}}
+        )
+
+
 def test_pseudo_targets_do_not_change_with_the_batch(teacher: dict[str, Any], tmp_path: Path) -> None:
     texts = []
     for size in (64, 5):

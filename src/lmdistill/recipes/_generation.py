@@ -125,7 +125,11 @@ class Generation(Road):
             self._check_before(examples, out)
             return [Annotation(one) for one in examples]
         if self.pseudo.unlabelled:
-            examples += [replace(one, label=None) for one in self.task.examples("unlabelled")]
+            more = [*self.task.examples("unlabelled")]
+            if self.pseudo.unlabelled == "rest":
+                labelled = {one.id for one in examples}
+                more += [one for one in self.task.examples("train") if one.id not in labelled]
+            examples += [replace(one, label=None) for one in more]
         if isinstance(self.teacher, Transformers):
             self._check_before(examples, out)
             return self.curated(self._written(examples, out / "pseudo-targets"), out)

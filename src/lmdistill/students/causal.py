@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lmdistill.caching import cache_name
 from lmdistill.errors import ConfigError
 from lmdistill.students import IGNORED, Batch, Targets, _positions, _sharing
 from lmdistill.students._scratch import Size, size_of
@@ -179,7 +180,7 @@ class CausalStudent(TextStudent):
         output = self.model.base_model(
             input_ids=ids, attention_mask=mask, use_cache=True, return_dict=True, **self._positions(mask)
         )
-        return output.past_key_values
+        return output[cache_name()]
 
     def _after_prompts(self, batch: Batch, rows: Targets, cache: Any) -> tuple[Tensor, Any]:
         """The last token of each source and its target, on the rows' cache of the prompts."""
@@ -191,8 +192,8 @@ class CausalStudent(TextStudent):
             output = self.model(
                 input_ids=ids,
                 attention_mask=mask,
-                past_key_values=cache,
                 use_cache=True,
+                **{cache_name(): cache},
                 **self._positions(mask, ids.shape[1]),
             )
             return taken(), output

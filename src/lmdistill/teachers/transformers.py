@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from lmdistill.caching import fresh_cache
+from lmdistill.caching import cache_name, fresh_cache
 from lmdistill.distributions import TokenDistributions, vocabulary_hash
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.pricing import FREE, Ledger
@@ -158,7 +158,7 @@ class LocalModel(LocalTeacher, WhiteBox):
         elif count > 1 and ids.shape[1] > 1:  # one pass over each prompt; its samples start from copies of what it left
             shared = self._prefilled(ids[:, :-1], mask[:, :-1])
             shared.batch_repeat_interleave(count)
-            options["past_key_values"] = shared
+            options[cache_name()] = shared
         if count > 1 and not self.encodes:
             ids, mask = ids.repeat_interleave(count, 0), mask.repeat_interleave(count, 0)
         output = self.module.generate(input_ids=ids, attention_mask=mask, **options)
@@ -170,9 +170,8 @@ class LocalModel(LocalTeacher, WhiteBox):
 
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = DynamicCache(config=self.config)
-        self.module.base_model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
+        named = {cache_name(): cache}
+        self.module.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **named)
         return cache
 
     def _options(self, sampling: Sampling, start: int) -> dict[str, Any]:
