@@ -25,7 +25,7 @@ class PseudoTargets:
     """The texts that the teacher writes: `number` for each input, on labelled and (with `unlabelled`) other inputs.
 
     `unlabelled` true adds the task's unlabelled inputs, 'rest' those and the training inputs that `fraction` leaves
-    out, without their labels (KD4Gen made its unlabelled inputs in this way).
+    out, without their labels (a local teacher must not have been trained on those: give its run the same `fraction`).
     `decoding` 'sample' draws them at `temperature` with `top_p` and `top_k` (0: no truncation); 'beam' takes the
     `number` best of a beam of `beams` (of `number`, where that is more). KD4Gen: 48 samples, temperature 1 (high: 1.5),
     top_p 0.95, a silent top_k of 50. A teacher that is not local is asked with these as its `sampling`, where any of
