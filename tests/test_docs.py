@@ -153,6 +153,20 @@ def test_yaml_in_the_docs_is_yaml_and_run_files_are_valid() -> None:
     assert seen >= 2
 
 
+def test_the_comparison_in_the_docs_is_a_grid_that_its_recipes_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmdistill import compare, grid
+
+    monkeypatch.chdir(tmp_path)
+    (mine,) = [block for block in blocks_of(DOCS / "compare.md") if block.file == "mine.yaml"]
+    Path("mine.yaml").write_text(mine.text, encoding="utf-8")
+    rows = [f"s{i},b{i},{'bug' if i % 2 else 'question'}" for i in range(60)]
+    Path("tickets.csv").write_text("\n".join(["subject,body,kind", *rows]) + "\n", encoding="utf-8")
+    cells = grid.cells_of(compare.read(Path("mine.yaml")), tmp_path / "out")
+    assert len(cells) == 3 * 2 * 2 * 3 * 2
+
+
 @pytest.mark.slow
 def test_the_example_of_the_readme_runs_on_a_table(tmp_path: Path) -> None:
     """As it stands, but with recorded answers for the teacher and a tiny student for a few steps."""

@@ -37,7 +37,8 @@ PAGE = HERE.parent.parent / "docs" / "claims.md"
 
 @dataclass(frozen=True)
 class Condition:
-    """`better` minus `than` is above `by`, in the mean over seeds; with `sure` so is its 95 % interval over items.
+    """`better` minus `than` is above `by`, in the mean over seeds; with `sure` so is its 95 % interval over seeds
+    and items.
 
     `where` and `than_where` choose among several shares, students or settings: `{fraction: 0.25}`. A `than` of
     'teacher' is the measured teacher.

@@ -204,10 +204,17 @@ def _file_of(source: Path) -> Path:
 
 
 def _manifest(comparison: Comparison, out: Path) -> Manifest:
-    before = read_manifest(out)
+    ours = (out / "cells").is_dir() and (out / "cells.json").exists()
+    try:
+        before = read_manifest(out)
+    except StoreError:
+        if not ours:
+            raise
+        before = None
+        note(f"{out / 'manifest.json'} was damaged and is written anew; the cells are as they were")
     if before is not None and before.stage != "compare":
         raise StoreError(f"{out} holds the stage {before.stage!r}, not a comparison; choose another --out")
-    if before is None and out.exists() and (not out.is_dir() or any(out.glob("[!.]*"))):
+    if before is None and not ours and out.exists() and (not out.is_dir() or any(out.glob("[!.]*"))):
         raise StoreError(f"{out} holds something that is no comparison; choose another --out")
     settings = json.loads(json.dumps(encode(config.settings_of(comparison))))
     return Manifest("compare", settings, {}, versions=versions())

@@ -120,7 +120,7 @@ def place_of(key: Sequence[tuple[str, str]]) -> str:
 
 def _corrected(pairs: Sequence[Pair], tests: int) -> list[Pair]:
     strict = holm([pair.p for pair in pairs], chosen_among=tests)
-    loose = benjamini_hochberg([pair.p for pair in pairs])
+    loose = benjamini_hochberg([pair.p for pair in pairs], chosen_among=tests)
     return [
         replace(pair, holm=a, benjamini_hochberg=b, tests=max(tests, len(pairs)))
         for pair, a, b in zip(pairs, strict, loose, strict=True)

@@ -38,6 +38,8 @@ def summary(
     teacher = outcomes.teacher()
     if teacher is not None and not any(one.startswith(TEACHER) for one in found):
         told.append(f"{TEACHER}: {outcomes.metric} {_shown(teacher)}.")
+    elif teacher is None:
+        told += _teachers(outcomes)
     told += found
     told += _along(outcomes, pairs)
     told += _cheapest(outcomes, pairs, bills or {})
@@ -60,15 +62,17 @@ def _standing(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
             yield f"{at}{best.method}: {metric} {_shown(estimate)}."
             continue
         beaten: dict[bool, list[str]] = {True: [], False: []}
-        level, apart = [], []
+        level, apart, turned = [], [], []
         for arm in sorted(arms, key=lambda one: -_value(one, metric)):
             pair = _pair(pairs, best, arm)
             if arm is best:
                 continue
             if pair is None:
                 apart.append(arm.method)
-            elif pair.significant:
+            elif pair.significant and (pair.value > 0) == (pair.first == best.title):
                 beaten[pair.trainings > 1].append(arm.method)
+            elif pair.significant:
+                turned.append(arm.method)
             else:
                 level.append(arm.method)
         lead = f"{at}{best.method} has the highest {metric}, {_shown(estimate)}"
@@ -81,9 +85,19 @@ def _standing(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
             )
         if level:
             lead += f"; it cannot be told apart from {_and(level)}"
+        if turned:
+            be = "is" if len(turned) == 1 else "are"
+            lead += f"; on the seeds and items that both have, {_and(turned)} {be} surely better than it"
         if apart:
             lead += f"; it is not compared with {_and(apart)}, which was scored on none of its test items and seeds"
         yield lead + "."
+
+
+def _teachers(outcomes: Outcomes) -> Iterator[str]:
+    """Teachers that were measured and differ, each with the arms that it taught."""
+    parts = [f"{_shown(one)} for {_and([arm.title for arm in arms])}" for one, arms in outcomes.teachers()]
+    if parts:
+        yield f"The teachers differ, so no line of the table is theirs: {outcomes.metric} {'; '.join(parts)}."
 
 
 def _aside(outcomes: Outcomes) -> Iterator[str]:
@@ -110,7 +124,8 @@ def _monotonous(outcomes: Outcomes) -> Iterator[str]:
         if said.total() < FEW:
             continue
         (answer, most), (_, usual) = said.most_common(1)[0], labels.most_common(1)[0]
-        if most / said.total() >= max(0.5, usual / said.total() + 0.25):
+        share = usual / labels.total()
+        if most / said.total() >= max(0.5, min(share + 0.25, (1 + share) / 2)):
             shown = "no answer" if answer is None else repr(textwrap.shorten(answer, 60, placeholder=" ..."))
             told.append(f"{arm.title} ({shown} to {most:,} of {said.total():,})")
     if told:
@@ -132,7 +147,7 @@ def _efficiency(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
             told.setdefault((bool(good), said, float(arm.about[SHARE])), []).append(method)
         ranked = sorted(told.items(), key=lambda one: (not one[0][0], "better" not in one[0][1], one[0][2]))
         parts = [
-            f"is {'' if good else 'not '}reached by {_and(names)} with {share:.3g} of it ({said})"
+            f"is {'' if good else 'not '}reached by {_and(names)} with {_part(share)} of it ({said})"
             for (good, said, share), names in ranked
         ]
         whole = f"{bar.method} on {'all' if most == 1 else format(most, 'g') + ' of'} the data{at}, {value:.3f}"
@@ -145,7 +160,7 @@ def _efficiency(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
         for method in dict.fromkeys(arm.method for arm in arms):
             own = sorted((arm for arm in arms if arm.method == method), key=lambda a: float(a.about[SHARE]))
             good = [arm for arm in own if _value(arm, metric) >= teacher.value]
-            reached[bool(good)].append(f"{method} with {good[0].about[SHARE]:.3g} of it" if good else method)
+            reached[bool(good)].append(f"{method} with {_part(good[0].about[SHARE])} of it" if good else method)
         parts = [f"is reached by {_and(reached[True])}"] if reached[True] else []
         parts += [f"is not reached by {_and(reached[False])}"] if reached[False] else []
         at = f" ({place_of(rest)})" if rest else ""
@@ -211,6 +226,10 @@ def _cheapest(outcomes: Outcomes, pairs: Sequence[Pair], bills: Mapping[str, Map
     over = f", made and used for {ANSWERS:,} answers" if used else ""
     name = f"{arm.title}, the best itself" if arm is best else f"{arm.title}, where {best.title} is the best"
     yield f"Cheapest of what cannot be told apart from the best{over}: {name}: {', '.join(parts)}.{rest}"
+
+
+def _part(share: float) -> str:
+    return "all" if share == 1 else f"{share:.3g}"
 
 
 def _spent(bill: Mapping[str, Any], answers: int) -> float | None:

@@ -63,6 +63,16 @@ class Comparison:
             if name is not None and name not in methods:
                 problems.append(f"{place}: {name!r} is none of the recipes{did_you_mean(name, methods)}")
         problems += [f"first.{name}: a recipe has that title" for name in self.first if name in methods_of(self)]
+        if self.students:
+            try:
+                named_students(self.students)
+            except ConfigError as error:
+                problems += error.problems
+        for title, own in methods_of(self).items():
+            for key, axis in (("seeds", self.seeds), ("fraction", self.fractions)):
+                if key in own and axis:
+                    said = "seeds" if key == "seeds" else "fractions"
+                    problems.append(f"recipes.{title}.{key}: the comparison's own {said} would take its place")
         ends = {axis.rpartition(".")[2]: axis for axis in self.vary}
         for first, second in INSTEAD_OF.items():
             if first in ends and second in ends:
@@ -237,18 +247,26 @@ def _values(metric: str) -> tuple[str, ...]:
 
 
 def named_students(students: Any) -> dict[str, Any]:
-    """Students by title: of a list, the title is what sets each apart.
+    """Students by title: of a list, the title is what sets each apart, of a path as much of its end as that takes.
 
     >>> named_students(["causal", {"preset": "mini"}, {"name": "seq2seq", "model": "a/b"}])
     {'causal': 'causal', 'mini': {'preset': 'mini'}, 'seq2seq b': {'name': 'seq2seq', 'model': 'a/b'}}
+    >>> list(named_students([{"model": "a/x/student"}, {"model": "b/x/student"}]))
+    ['a/x/student', 'b/x/student']
+
+    Raises:
+        ConfigError: one student stands there twice.
     """
     if isinstance(students, Mapping):
         return dict(students)
-    found: dict[str, Any] = {}
-    for student in students if listed(students) else [students]:
-        parts = student.values() if isinstance(student, Mapping) else [student]
-        found[" ".join(str(part).rpartition("/")[2] for part in parts)] = student
-    return found
+    every = list(students) if listed(students) else [students]
+    said = [list(map(str, one.values())) if isinstance(one, Mapping) else [str(one)] for one in every]
+    for kept in range(1, 2 + max(part.count("/") for parts in said for part in parts)):
+        titles = [" ".join("/".join(part.split("/")[-kept:]) for part in parts) for parts in said]
+        if len(set(titles)) == len(titles):
+            return dict(zip(titles, every, strict=True))
+    twice = next(one for place, one in enumerate(every) if titles.index(titles[place]) < place)
+    raise ConfigError(f"students: {brief(twice)} stands there twice; name each once")
 
 
 def overlaid(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,6 +304,12 @@ def listed(value: Any) -> bool:
 
 
 def brief(value: Any) -> str:
+    """A setting's value in few words, by which it can be told from others.
+
+    >>> brief({"name": "scripted", "error_rate": 0.5}), brief({"preset": "mini"}), brief(0.25)
+    ('scripted error_rate 0.5', 'preset mini', '0.25')
+    """
     if isinstance(value, Mapping):
-        return str(value.get("name") or " ".join(f"{key} {brief(one)}" for key, one in value.items()))
+        rest = [f"{key} {brief(one)}" for key, one in value.items() if key != "name"]
+        return " ".join([*([str(value["name"])] if "name" in value else []), *rest])
     return f"{value:g}" if isinstance(value, float) else str(value)

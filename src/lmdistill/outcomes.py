@@ -66,10 +66,21 @@ class Outcomes:
             tuple(sorted(key)): [arm for arm, own in zip(self.arms, keys, strict=True) if own <= key] for key in widest
         }
 
+    def teachers(self) -> list[tuple[Estimate, list[Arm]]]:
+        """The teachers' own values that differ, each with its arms: of one teacher the same for every seed, so never a
+        mean over them."""
+        found: dict[Estimate, list[Arm]] = {}
+        for arm in self.arms:
+            reports = (run.report for run in arm.runs.values())
+            one = next((own for report in reports if (own := report.metrics.get(f"teacher_{self.metric}"))), None)
+            if one is not None:
+                found.setdefault(one, []).append(arm)
+        return list(found.items())
+
     def teacher(self) -> Estimate | None:
-        """The teacher's own value, where a run measured it: the same for every seed, so never a mean over them."""
-        reports = (run.report for arm in self.arms for run in arm.runs.values())
-        return next((one for report in reports if (one := report.metrics.get(f"teacher_{self.metric}"))), None)
+        """The teacher's own value, where a run measured it and no other run another one."""
+        found = self.teachers()
+        return found[0][0] if len(found) == 1 else None
 
     def full(self) -> list[Arm]:
         """For each method the arm with the most data and the largest or last of every other setting."""

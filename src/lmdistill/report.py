@@ -155,6 +155,7 @@ def page(found: Mapping[str, Any], browser: Mapping[str, Any], drawn: Mapping[st
         found=found,
         style=Markup(style),
         families=FAMILIES,
+        gap_note=_gap_note(found, found["baseline"], found["ceiling"]),
         script=Markup(script),
         hashed=hashed,
         browser=Markup(block),
@@ -198,7 +199,8 @@ def markdown(found: Mapping[str, Any]) -> str:
     for name, told in FAMILIES.items():
         lines += _pairs_table([pair for pair in found["pairs"] if pair["family"] == name], told)
     if found["gaps"]:
-        lines += ["", f"{_gap_note(found)}:", "", *_table(["where", "method", "gap closed", "95 % interval"])]
+        note = _gap_note(found, _plain(found["baseline"]), _plain(found["ceiling"]))
+        lines += ["", f"{note}:", "", *_table(["where", "method", "gap closed", "95 % interval"])]
         for gap in found["gaps"]:
             one = gap["share"]
             shown = [f"{one['value']:.2f}", f"{one['low']:.2f} to {one['high']:.2f}"] if one else ["no gap", ""]
@@ -215,7 +217,8 @@ def _interval(one: Mapping[str, Any] | None) -> list[str]:
 def _pairs_table(pairs: Sequence[Mapping[str, Any]], told: str) -> list[str]:
     if not pairs:
         return []
-    lines = ["", f"{told}; p is corrected for {max(pair['tests'] for pair in pairs)} tests:", ""]
+    tests = max(pair["tests"] for pair in pairs)
+    lines = ["", f"{told}; p is corrected for {tests} test{'' if tests == 1 else 's'}:", ""]
     columns = ["where", "first", "second", "difference", "95 % interval", "p", "Holm", "Benjamini-Hochberg"]
     lines += _table([*columns, "seeds alone"])
     for pair in pairs:
@@ -226,10 +229,10 @@ def _pairs_table(pairs: Sequence[Mapping[str, Any]], told: str) -> list[str]:
     return lines
 
 
-def _gap_note(found: Mapping[str, Any]) -> str:
+def _gap_note(found: Mapping[str, Any], baseline: str, ceiling: str) -> str:
     several = any(len(arm["seeds"]) > 1 for arm in found["arms"])
     return (
-        f"The share of the distance from {_plain(found['baseline'])} to {_plain(found['ceiling'])} that each method "
+        f"The share of the distance from {baseline} to {ceiling} that each method "
         f"closes, with an interval over {'trainings and ' if several else ''}test items; given only where that "
         "distance is above 0 for sure (95 %)"
     )

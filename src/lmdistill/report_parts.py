@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lmdistill.outcomes import Arm, Outcomes
+from lmdistill.arms import Arm, item_key
+from lmdistill.outcomes import Outcomes
 from lmdistill.store import read_manifest
 from lmdistill.types import Annotation, Hit, Prediction
 
@@ -102,17 +103,17 @@ def items(outcomes: Outcomes, limit: int) -> dict[str, Any]:
     every = [arm for arm in outcomes.full() if next(iter(arm.runs.values())).rows.exists()]
     ranked = sorted(every, key=lambda arm: _rank(arm, outcomes))
     arms = [arm for arm in every if arm in ranked[:HELD_ARMS]]
-    columns = [{one.example.id: one for one in next(iter(arm.runs.values())).predictions()} for arm in arms]
+    columns = [{item_key(one.example): one for one in next(iter(arm.runs.values())).predictions()} for arm in arms]
     teacher: dict[str, Annotation] = {}
-    for arm in outcomes.arms:
-        teacher = teacher or arm.teacher_rows()
+    for arm in outcomes.arms if len(outcomes.teachers()) < 2 else ():
+        teacher = teacher or {item_key(one.example): one for one in arm.teacher_rows().values()}
     order = list(dict.fromkeys(name for column in columns for name in column))
     rows = []
     for name in order[:limit]:
         told = [column.get(name) for column in columns]
         first = next(one for one in told if one is not None)
         row: dict[str, Any] = {
-            "id": name,
+            "id": first.example.id,
             "input": _cut(first.example.input),
             "choices": list(first.example.choices),
             "gold": first.example.label,

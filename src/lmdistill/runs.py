@@ -72,13 +72,16 @@ class Ended:
 
 
 def finished(call: Call) -> Ended | None:
-    """The end of a call that was made before with these settings and went well, or None."""
+    """The end of a call that was made before with these settings, went well and is still whole, or None."""
     try:
         mark = json.loads((call.out / "ended.json").read_text(encoding="utf-8"))
         if mark["key"] != call.key:
             return None
         report = decode(Report, json.loads((call.out / "report.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    tested = (call.out / f"seed-{seed}" / "test" / "rows.jsonl" for seed in report.facts.get("by_seed", {}))
+    if not all(path.exists() for path in tested):  # somebody removed what was damaged
         return None
     version = str(mark.get("version", ""))
     return Ended(call, report, repeated=False, seconds=float(mark.get("seconds", 0.0)), version=version)

@@ -215,17 +215,20 @@ def holm(ps: Sequence[float], chosen_among: int = 0) -> list[float]:
     return adjusted
 
 
-def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
+def benjamini_hochberg(ps: Sequence[float], chosen_among: int = 0) -> list[float]:
     """Benjamini and Hochberg's adjusted p values: the share of false alarms among the alarms stays below the level.
+
+    Args:
+        chosen_among: as of `holm`; the tests that were not chosen count as ones that found nothing.
 
     >>> benjamini_hochberg([0.01, 0.04, 0.03])
     [0.03, 0.04, 0.04]
     """
-    adjusted, best = [0.0] * len(ps), 1.0
+    adjusted, best, count = [0.0] * len(ps), 1.0, max(len(ps), chosen_among)
     order = sorted(range(len(ps)), key=lambda i: ps[i])
     for rank in range(len(ps), 0, -1):
         index = order[rank - 1]
-        best = min(best, ps[index] * len(ps) / rank)
+        best = min(best, ps[index] * count / rank)
         adjusted[index] = best
     return adjusted
 

@@ -20,7 +20,7 @@ from lmdistill.grid import Comparison, cells_of, first_steps, overlaid
 from lmdistill.outcomes import load
 from lmdistill.runs import Call
 from lmdistill.standing import Standing
-from lmdistill.store import write_json
+from lmdistill.store import read_manifest, write_json
 from lmdistill.types import Estimate, Report
 from lmdistill.verdicts import gaps_closed
 
@@ -117,6 +117,12 @@ def test_every_mistake_is_told_at_once_with_the_nearest_name(tmp_path: Path) -> 
         ({"recipes": ["dss"], "vary": {"train.steps": 3}}, "vary.train.steps: a list"),
         ({"recipes": ["dss"], "vary": {"train.epochs": [1], "train.steps": [5]}}, "one of them decides"),
         ({"recipes": ["dss"], "vary": {"sampling.n": []}}, r"vary.sampling.n: a list of one value or more"),
+        (
+            {"recipes": {"a": {"recipe": "dss", "fraction": 0.5}}, "fractions": [1]},
+            r"a\.fraction: the comparison's own f",
+        ),
+        ({"recipes": {"a": {"recipe": "dss", "seeds": [3]}}}, r"a\.seeds: the comparison's own seeds would take"),
+        ({"recipes": ["dss"], "students": [{"preset": "mini"}, {"preset": "mini"}]}, "preset mini stands there twice"),
         ({"recipes": ["dss"], "cost": {"hourly": -1}}, "cost.hourly: -1.0 is negative"),
         ({"recipes": ["dss"], "cost": {"hourly": float("nan")}}, "cost.hourly: nan is no number"),
         ({"recipes": ["dss"], "cost": {"questions": 0}}, "cost.questions: 0; 1 or more"),
@@ -339,6 +345,31 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tmp_path: Path) ->
     assert table(cut) == table(whole) and len(table(cut)) == 3
     shares = [estimate.value for _, estimate in table(cut).values()]
     assert shares[0] == 1.0 > shares[2], "each cell has its own teacher's answers"
+
+
+def test_values_of_an_axis_have_names_of_their_own(tmp_path: Path) -> None:
+    teachers = [{"name": "scripted", "error_rate": rate} for rate in (0.0, 0.5)]
+    students = [{"name": "seq2seq", "model": f"{place}/student"} for place in ("runs/a", "runs/b")]
+    made = comparison(recipes=["dss"], vary={"teacher": teachers}, students=students, seeds=[0])
+    names = [cell.name for cell in cells_of(made, tmp_path)]
+    assert len(set(names)) == len({cell.folder for cell in cells_of(made, tmp_path)}) == 4
+    assert "dss student=seq2seq a/student teacher=scripted error_rate 0.5 seed 0" in names
+
+
+def test_a_damaged_manifest_of_a_comparison_is_written_anew(
+    tmp_path: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = comparison(recipes=["finetune"], seeds=[0], vary={})
+    compare(grid, tmp_path)
+    for damage in ('{"stage', None):
+        (tmp_path / "manifest.json").unlink()
+        if damage is not None:
+            (tmp_path / "manifest.json").write_text(damage)
+        assert [ended.repeated for ended in compare(grid, tmp_path)] == [False]
+        manifest = read_manifest(tmp_path)
+        assert manifest is not None and manifest.status == "complete"
+        assert ("was damaged and is written anew" in capsys.readouterr().err) == (damage is not None)
+    assert len(ran) == 1, "no cell was made again"
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

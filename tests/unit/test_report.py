@@ -227,6 +227,44 @@ def test_a_student_that_says_the_same_to_everything_is_named(tmp_path: Path) -> 
     assert "nearly the same" not in "\n".join(report.gathered(load([cells_folder(few, rows)]))["summary"])
 
 
+def test_saying_the_commonest_label_alone_is_named_too(tmp_path: Path) -> None:
+    mostly = [i % 2 == 0 or i % 10 == 1 for i in range(400)]
+    told = [
+        replace(one, example=replace(one.example, label="yes" if good else "no"), answer="yes")
+        for one, good in zip(predictions([True] * 400), mostly, strict=True)
+    ]
+    run_folder(tmp_path / "stuck", 0, told, recipe="dss")
+    assert mostly.count(True) == 240
+    said = "\n".join(report.gathered(load([tmp_path / "stuck"]))["summary"])
+    assert "nearly the same to everything: dss ('yes' to 400 of 400)." in said
+
+
+def test_the_loser_of_what_both_were_asked_beats_nobody(tmp_path: Path) -> None:
+    """A has the higher mean, over seeds that B has not; on the one that both have it is far worse."""
+    levels = {0: 0.45, 1: 0.99, 2: 0.99, 3: 0.99}
+    rows = [cell_of(tmp_path, "a", seed, some(level, 300, seed)) for seed, level in levels.items()]
+    rows.append(cell_of(tmp_path, "b", 0, some(0.8, 300, 9)))
+    outcomes = load([cells_folder(tmp_path, rows)])
+    (pair,) = pairs_of(outcomes)
+    assert pair.significant and (pair.value > 0) == (pair.first == "b")
+    said = report.gathered(outcomes)["summary"][0]
+    assert "a has the highest accuracy" in said and "beats" not in said
+    assert "on the seeds and items that both have, b is surely better than it" in said
+
+
+def test_teachers_that_differ_have_no_line_in_common(tmp_path: Path) -> None:
+    rows = [cell_of(tmp_path, "dss", 0, some(0.6, 100, n), n=n) for n in (1, 2)]
+    path = tmp_path / rows[1]["folder"] / "report.json"
+    other = json.loads(path.read_text())
+    other["metrics"]["teacher_accuracy"] |= {"value": 0.4, "low": 0.3, "high": 0.5}
+    path.write_text(json.dumps(other))
+    outcomes = load([cells_folder(tmp_path, rows)])
+    found = report.gathered(outcomes)
+    assert outcomes.teacher() is None and found["teacher"] is None
+    (said,) = [one for one in found["summary"] if "teacher" in one]
+    assert "0.900 (0.850 to 0.940) for dss sampling.n=1; 0.400 (0.300 to 0.500) for dss sampling.n=2" in said
+
+
 def test_the_same_method_twice_is_not_told_as_beaten(tmp_path: Path) -> None:
     """Items alone would be sure of it; the seeds show that such differences come and go."""
     rows = []
@@ -315,6 +353,9 @@ def test_items_are_the_same_only_where_they_ask_and_expect_the_same(tmp_path: Pa
     assert any("share 40 items, and 40 were asked of one alone" in one for one in said)
     outcomes = load([tmp_path / "a", tmp_path / "c"])
     assert pairs_of(outcomes) == []
+    shown = report_parts.items(outcomes, 200)
+    assert shown["of"] == 80 and {row["id"] for row in shown["items"]} == {f"t{i}" for i in range(60)}
+    assert all((row["input"].startswith("Another")) == (row["said"][0] is None) for row in shown["items"])
     assert "it is not compared with" in report.gathered(outcomes)["summary"][0]
 
 

@@ -68,6 +68,21 @@ def test_a_call_without_its_mark_or_its_report_is_made_again(damage: str, tmp_pa
     assert made == ["a", "a"] and again.report == REPORT
 
 
+def test_a_call_whose_test_was_removed_is_made_again(tmp_path: Path, made: list[str]) -> None:
+    (tmp_path / "a").mkdir()
+    call = Call("a", "finetune", {}, tmp_path / "a")
+    list(run_many([call]))
+    report = json.loads((call.out / "report.json").read_text())
+    report["facts"] = {"by_seed": {"3": {"accuracy": 1.0}}}
+    write_json(call.out / "report.json", report)
+    rows = call.out / "seed-3" / "test" / "rows.jsonl"
+    rows.parent.mkdir(parents=True)
+    rows.write_text("")
+    assert finished(call) is not None
+    rows.unlink()
+    assert finished(call) is None
+
+
 def test_one_that_fails_says_why_and_the_others_go_on(tmp_path: Path, made: list[str]) -> None:
     calls = [Call(name, "dss", {}, tmp_path / name) for name in ("a", "broken", "b")]
     ended = {one.call.name: one for one in run_many(calls, workers=1)}

@@ -47,6 +47,10 @@ def test_corrections_are_those_of_statsmodels(seed: int) -> None:
     assert holm(ps) == pytest.approx(list(multitest.multipletests(ps, method="holm")[1]))
     assert benjamini_hochberg(ps) == pytest.approx(list(multitest.multipletests(ps, method="fdr_bh")[1]))
     assert holm([]) == benjamini_hochberg([]) == []
+    unseen = [*ps, *[1.0] * 7]  # chosen among so many: the others might as well have found nothing
+    count = len(ps)
+    assert holm(ps, chosen_among=len(unseen)) == pytest.approx(holm(unseen)[:count])
+    assert benjamini_hochberg(ps, chosen_among=len(unseen)) == pytest.approx(benjamini_hochberg(unseen)[:count])
 
 
 def test_randomisation_tries_every_pattern_where_few_items_differ() -> None:

@@ -16,9 +16,11 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class QuestionWriting(Writing):
-    """Settings of both: `passage_words` (0: the whole passage) leaves only the sentences that the answer is about, at
-    most so many words: small students learn more from a few sentences than from the two ends of a page. The
-    question is never looked at. Teachers read the shorter passage too."""
+    """Settings of both: `passage_words` (0: the whole passage) leaves only the sentences that the answer is about.
+
+    They have at most so many words, or are one longer sentence. Small students learn more from them than from the two
+    ends of a page. The question is never looked at. Teachers read the shorter passage too.
+    """
 
     passage_words: int = field(default=0, kw_only=True)
 
