@@ -69,10 +69,10 @@ class Comparison:
             except ConfigError as error:
                 problems += error.problems
         for title, own in methods_of(self).items():
-            for key, axis in (("seeds", self.seeds), ("fraction", self.fractions)):
-                if key in own and axis:
-                    said = "seeds" if key == "seeds" else "fractions"
-                    problems.append(f"recipes.{title}.{key}: the comparison's own {said} would take its place")
+            if "seeds" in own:
+                problems.append(f"recipes.{title}.seeds: the comparison's own seeds would take their place")
+            if "fraction" in own and self.fractions:
+                problems.append(f"recipes.{title}.fraction: the comparison's own fractions would take its place")
         ends = {axis.rpartition(".")[2]: axis for axis in self.vary}
         for first, second in INSTEAD_OF.items():
             if first in ends and second in ends:
