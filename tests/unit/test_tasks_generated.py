@@ -47,11 +47,11 @@ def test_shares_of_the_questions() -> None:
 
 
 @pytest.mark.parametrize("name", ["nli", "sums", "facts", "paths", "retell"])
-def test_ten_thousand_examples_take_a_second_and_not_a_minute(name: str) -> None:
+def test_ten_thousand_examples_take_less_than_a_second(name: str) -> None:
     task = registry.load("tasks", name)(train=10_000)
     started = time.process_time()
     assert sum(1 for _ in task.examples("train")) == 10_000
-    assert time.process_time() - started < 10, "about one on an idle machine: quadratic work would show"
+    assert time.process_time() - started < 1.0
 
 
 # --- nli -------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import random
@@ -130,6 +131,7 @@ WORDS = math.prod(map(len, _LETTERS))
 """How many different made-up words there are."""
 
 
+@functools.lru_cache(maxsize=WORDS)
 def word(index: int) -> str:
     """The made-up word of a number below `WORDS`: five letters, different for different numbers.
 

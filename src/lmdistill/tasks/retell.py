@@ -15,6 +15,7 @@ PEOPLE = ("anna", "ben", "clara", "david", "emma", "felix", "greta", "henry", "i
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 JOINS = ("then", "after that", "later")
 PLACES = {"yonder": "over there", "hereby": "right here", "aloft": "up high", "beneath": "down low"}
+OLD_PLACES = tuple(PLACES)
 _EVENT = re.compile(r"(\w+) (\w+) (\w+) the (\w+) (\w+)")
 
 
@@ -50,13 +51,14 @@ class Retell(Made):
         return f"{say} . write '{self.answer_cue}' before the story ."
 
     def draw(self, rng: random.Random) -> Draw:
-        events = []
+        events, shown = [], []
         for ordinal in ORDINALS[: self.events]:
-            verb, thing = int(rng.random() * self.verbs), int(rng.random() * self.things)
-            old = f"{self.verb(verb)} the {self.thing(thing)} {pick(rng, tuple(PLACES))}"
-            events.append(f"{ordinal} {pick(rng, PEOPLE)} {old} .")
-        source = " ".join(rng.sample(events, len(events)))
-        return Draw(source, self._told(_events(source), rng))
+            verb, thing = self.verb(int(rng.random() * self.verbs)), self.thing(int(rng.random() * self.things))
+            place, person = pick(rng, OLD_PLACES), pick(rng, PEOPLE)
+            events.append((person, verb, thing, place))
+            shown.append(f"{ordinal} {person} {verb} the {thing} {place} .")
+        source = " ".join(rng.sample(shown, len(shown)))
+        return Draw(source, self._told(events, rng))
 
     def verb(self, index: int) -> str:
         """The old word of a verb."""
@@ -72,13 +74,15 @@ class Retell(Made):
         Raises:
             ValueError: no such word.
         """
-        if old not in _dictionary(self):
+        return self._new(_dictionary(self), old)
+
+    def _new(self, dictionary: dict[str, tuple[str, str]], old: str) -> tuple[str, str]:
+        if old not in dictionary:
             raise ValueError(f"task 'retell' with seed {self.seed} knows no {old!r}")
-        base = self.verbs + self.things + 2 * _dictionary(self)[old] + self.seed * 1009
-        return word(base % WORDS), word((base + 1) % WORDS)
+        return dictionary[old]
 
     def _other(self, thing: str) -> str:
-        place = _dictionary(self)[thing] - self.verbs
+        place = list(_dictionary(self)).index(thing) - self.verbs
         return self.thing((place + 1) % self.things)
 
     def is_correct(self, example: Example, answer: str | None) -> bool:
@@ -93,10 +97,11 @@ class Retell(Made):
         return re.fullmatch(pattern, self.canonical(answer)) is not None
 
     def _told(self, events: list[tuple[str, str, str, str]], rng: random.Random) -> str:
-        parts = []
+        parts, known = [], _dictionary(self)  # looked up once: its key is all of the task's settings
         for person, verb, thing, place in events:
             new_place = PLACES.get(place, place)
-            parts.append(f"{person} {pick(rng, self.new(verb))} the {pick(rng, self.new(thing))} {new_place}")
+            new_verb, new_thing = pick(rng, self._new(known, verb)), pick(rng, self._new(known, thing))
+            parts.append(f"{person} {new_verb} the {new_thing} {new_place}")
         text = parts[0]
         for part in parts[1:]:
             text += f" , {pick(rng, JOINS)} {part}"
@@ -117,9 +122,11 @@ class Retell(Made):
 
 
 @functools.lru_cache(maxsize=8)
-def _dictionary(task: Retell) -> dict[str, int]:
+def _dictionary(task: Retell) -> dict[str, tuple[str, str]]:
+    """Every old word, verbs first, and its two new ones."""
     old = [task.verb(i) for i in range(task.verbs)] + [task.thing(i) for i in range(task.things)]
-    return {name: index for index, name in enumerate(old)}
+    base = len(old) + task.seed * 1009
+    return {name: (word((base + 2 * i) % WORDS), word((base + 2 * i + 1) % WORDS)) for i, name in enumerate(old)}
 
 
 def _events(source: str) -> list[tuple[str, str, str, str]]:
