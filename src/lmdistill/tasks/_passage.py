@@ -1,5 +1,4 @@
-"""What the question-writing tasks share: a passage and an answer in, the question out; and the part of a passage that
-an answer is about."""
+"""What the question-writing tasks share: their input, and the part of a passage that an answer is about."""
 
 from __future__ import annotations
 
