@@ -149,6 +149,7 @@ def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
         problems.update(dict.fromkeys(error.problems))
     cells: dict[Path, Cell] = {}
     measured: set[str] = set()
+    unread: dict[str, str] = {}
     for title, names in fields.items() if not problems else ():
         try:
             made = list(_cells_of(comparison, title, names, out, steps))
@@ -161,6 +162,10 @@ def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
                 built, refused = _built(cell)
                 problems.update(dict.fromkeys(refused))
                 measured |= _measured(built)
+                for task in _tasks_of(built).values():
+                    if repr(task) not in unread:
+                        unread[repr(task)] = _wrong_with(task)
+    problems.update((why, None) for why in unread.values() if why)
     if not problems and comparison.metric and measured and comparison.metric not in measured:
         near = did_you_mean(comparison.metric, measured)
         told = f"metric: {comparison.metric!r} is measured by no cell{near} Known: {', '.join(sorted(measured))}"
@@ -226,10 +231,9 @@ def _built(cell: Cell) -> tuple[Any, list[str]]:
 
 def _measured(recipe: Any) -> set[str]:
     """The names of the values that a recipe's report will hold, as far as its task's metric tells them."""
-    task = getattr(recipe, "task", None)
-    if task is None:
+    tasks = _tasks_of(recipe)
+    if not tasks:
         return set()
-    tasks = {"": task} | {f"{registry.name_of(one)}.": one for one in getattr(recipe, "also_test", ())}
     further = [registry.name_of(one) for one in getattr(recipe, "metrics", ())]
     found: set[str] = set()
     for at, one in tasks.items():
@@ -237,6 +241,23 @@ def _measured(recipe: Any) -> set[str]:
             found |= {f"{at}{name}" for name in _values(metric)}
     grounded = getattr(getattr(recipe, "grounding", None), "passages", 0)
     return found | set(_values("hits_at_k") if grounded else ())
+
+
+def _tasks_of(recipe: Any) -> dict[str, Any]:
+    """What a recipe is tested on: its task under '', further ones under what their metrics' names begin with."""
+    task = getattr(recipe, "task", None)
+    if task is None:
+        return {}
+    return {"": task} | {f"{registry.name_of(one)}.": one for one in getattr(recipe, "also_test", ())}
+
+
+def _wrong_with(task: Any) -> str:
+    """What a task's first rows tell against it, or ''."""
+    try:
+        task.check()
+    except LmdistillError as error:
+        return f"task: {error}"
+    return ""
 
 
 def _values(metric: str) -> tuple[str, ...]:

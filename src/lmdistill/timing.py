@@ -74,6 +74,8 @@ def _measured(student: Path, predictions: Sequence[Prediction], costs: Costs, op
     from lmdistill.predict import Decoding, open_student, predict
 
     opened = open_student(student)
+    if hasattr(opened.student, "tell_no_cuts"):
+        opened.student.tell_no_cuts()
     reads = bool((opened.card.get("grounding") or {}).get("passages"))
     if reads and opens is None:
         return None

@@ -157,6 +157,29 @@ def test_metrics_of_several_values_of_passages_and_of_further_tasks_are_known(tm
         cells_of(comparison(recipes=recipes, settings=settings, vary={}, metric="sum.accuracy"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"label": "knid"}, "no column 'knid'; did you mean 'kind'"),
+        ({"choices": ["spam", "eggs"]}, "label 'ham' is not among the choices spam, eggs"),
+        ({"data": "gone.csv"}, "gone.csv: no such file"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_told_before_anything_runs(
+    tmp_path: Path, changed: dict[str, Any], told: str
+) -> None:
+    rows = [f"{number},{'spam' if number % 2 else 'ham'}" for number in range(40)]
+    (tmp_path / "mail.csv").write_text("\n".join(["subject,kind", *rows]))
+    task = {"name": "table", "data": str(tmp_path / "mail.csv"), "input": "subject", "label": "kind"}
+    settings: dict[str, Any] = {"task": {**task, "choices": ["spam", "ham"]}, "teacher": {"name": "scripted"}}
+    assert cells_of(comparison(settings=settings, vary={}), tmp_path)
+    settings["task"] |= changed
+    with pytest.raises(ConfigError) as caught:
+        compare(comparison(settings=settings, vary={}), tmp_path / "out")
+    assert len(caught.value.problems) == 1 and told in str(caught.value), "once, not for each method"
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_a_study_and_assignments(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("recipes: [finetune, dss]\nseeds: [0]\nsettings: {task: sums, teacher: scripted}\n")

@@ -272,6 +272,23 @@ def test_searching_is_part_of_answering(tmp_path: Path) -> None:
     assert speed_of(folder, run.predictions(), costs) == speed, "a report finds what was measured"
 
 
+def test_measuring_a_speed_says_nothing_of_texts_that_were_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {
+        "task": {"name": "sums", "train": 8, "valid": 2, "test": 4},
+        "student": {"preset": "nano", "max_source": 4},
+        "train": {"steps": 1, "batch_size": 4, "device": "cpu"},
+        "decoding": {"max_tokens": 2},
+    }
+    report = config.build(registry.load("recipes", "finetune"), settings).run(tmp_path)
+    assert "sources have more than 4 tokens and were shortened" in capsys.readouterr().err
+    run = Run(report, tmp_path, tmp_path / "seed-0" / "test" / "rows.jsonl")
+    folder = spending.student_of(run)
+    assert folder is not None and speed_of(folder, run.predictions(), Costs(questions=3, seconds=0.1)) is not None
+    assert "shortened" not in capsys.readouterr().err
+
+
 # --- in the report ---
 
 

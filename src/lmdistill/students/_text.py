@@ -144,6 +144,10 @@ class TextStudent(Writer):
         why = f"{cut:,} of {of:,} {kind}s have more than {limit:,} tokens and were shortened; raise student.max_{kind}"
         print(f"lmdistill: {why}", file=sys.stderr)
 
+    def tell_no_cuts(self) -> None:
+        """Say nothing more of texts over a limit: it was told when this student was tested."""
+        self._told.update(self._cut)
+
     # --- views to tensors ---
 
     def length(self, view: View) -> tuple[int, int]:

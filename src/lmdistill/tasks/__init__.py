@@ -65,6 +65,13 @@ class Task(ABC):
             DataError: no such file, split, column; a label outside the choices; an empty or duplicate id.
         """
 
+    def check(self) -> None:  # noqa: B027  # a task that makes its examples has nothing to look at
+        """Look at the first rows, where that is cheap: what is wrong with all rows is told before anything is run.
+
+        Raises:
+            DataError: as `examples` would.
+        """
+
     def with_rows(self, path: Path) -> Task:
         """The same task over other rows, which need no label: they are its `unlabelled` split.
 

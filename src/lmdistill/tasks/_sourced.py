@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ ALIASES = {
     "test": ("test",),
     "unlabelled": ("unlabelled", "unlabeled"),
 }
+
+LOOKED_AT = 100
+"""How many rows of a file `check` reads."""
 
 
 class Share(NamedTuple):
@@ -58,6 +62,11 @@ class Sourced(Task):
     def examples(self, split: str) -> Sequence[Example]:
         return self._collected(known_split(split)).examples
 
+    def check(self) -> None:
+        for split, share in self.shares().items():
+            rows = itertools.islice(self.rows(share), LOOKED_AT) if share.files else ()
+            self._collect(rows, split, share)
+
     def problems(self, split: str) -> Mapping[str, int]:
         return self._collected(known_split(split)).problems
 
@@ -86,8 +95,11 @@ class Sourced(Task):
         if key not in _KEPT:
             while len(_KEPT) >= 8:
                 _KEPT.pop(next(iter(_KEPT)))
-            _KEPT[key] = collect(self.rows(share), lambda row: self.row_example(row, split, share), strict=self.strict)
+            _KEPT[key] = self._collect(self.rows(share), split, share)
         return _KEPT[key]
+
+    def _collect(self, rows: Iterable[Row], split: str, share: Share) -> Collected:
+        return collect(rows, lambda row: self.row_example(row, split, share), strict=self.strict)
 
 
 _KEPT: dict[Any, Collected] = {}
