@@ -23,7 +23,7 @@ from lmdistill.beforehand import Step
 from lmdistill.codec import encode
 from lmdistill.contents import found_below
 from lmdistill.errors import LmdistillError, StoreError, UnknownName
-from lmdistill.grid import Cell, Comparison, cells_of, first_steps
+from lmdistill.grid import Cell, Comparison, cells_of, check_rows, first_steps
 from lmdistill.progress import Bar, note, progress
 from lmdistill.purse import NAME, open_purse
 from lmdistill.runs import Call, Ended, finished, run_many
@@ -69,6 +69,7 @@ def compare(
         Cell(one.name, one.recipe, {}, one.seed, one.settings, one.folder, one.needs) for one in steps if one.recipe
     ]
     cells = [*runs, *cells_of(comparison, out)]
+    check_rows(cells)
     running = _Running(comparison, out, cells, {one.folder: one.name for one in steps}, tell)
     lines = Standing(cells, comparison.metric, shown=sys.stderr.isatty())
     try:

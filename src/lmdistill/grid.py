@@ -149,7 +149,6 @@ def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
         problems.update(dict.fromkeys(error.problems))
     cells: dict[Path, Cell] = {}
     measured: set[str] = set()
-    unread: dict[str, str] = {}
     for title, names in fields.items() if not problems else ():
         try:
             made = list(_cells_of(comparison, title, names, out, steps))
@@ -162,10 +161,6 @@ def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
                 built, refused = _built(cell)
                 problems.update(dict.fromkeys(refused))
                 measured |= _measured(built)
-                for task in _tasks_of(built).values():
-                    if repr(task) not in unread:
-                        unread[repr(task)] = _wrong_with(task)
-    problems.update((why, None) for why in unread.values() if why)
     if not problems and comparison.metric and measured and comparison.metric not in measured:
         near = did_you_mean(comparison.metric, measured)
         told = f"metric: {comparison.metric!r} is measured by no cell{near} Known: {', '.join(sorted(measured))}"
@@ -173,6 +168,23 @@ def cells_of(comparison: Comparison, out: Path) -> list[Cell]:
     if problems:
         raise ConfigError(problems)
     return list(cells.values())
+
+
+def check_rows(cells: Sequence[Cell]) -> None:
+    """Look at the first rows of every task of these cells.
+
+    Raises:
+        ConfigError: what they tell against it; once, however many cells have it.
+    """
+    tasks = {repr(task): task for cell in cells for task in _tasks_of(_built(cell)[0]).values()}
+    problems = []
+    for task in tasks.values():
+        try:
+            task.check()
+        except LmdistillError as error:
+            problems.append(f"task: {error}")
+    if problems:
+        raise ConfigError(problems)
 
 
 def first_steps(comparison: Comparison, out: Path) -> list[Step]:
@@ -249,15 +261,6 @@ def _tasks_of(recipe: Any) -> dict[str, Any]:
     if task is None:
         return {}
     return {"": task} | {f"{registry.name_of(one)}.": one for one in getattr(recipe, "also_test", ())}
-
-
-def _wrong_with(task: Any) -> str:
-    """What a task's first rows tell against it, or ''."""
-    try:
-        task.check()
-    except LmdistillError as error:
-        return f"task: {error}"
-    return ""
 
 
 def _values(metric: str) -> tuple[str, ...]:

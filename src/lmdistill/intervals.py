@@ -119,7 +119,7 @@ class Noise(NamedTuple):
 
     seeds: float
     items: float
-    freedom: int
+    freedom: float
 
     def half(self, level: float = 0.95) -> float:
         """Half the interval's width: Student's for seeds and the normal one for items, as squares.
@@ -153,21 +153,45 @@ class Noise(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """How far apart trainings of one method come out: the variance of one, and the degrees of freedom behind it."""
+    """How far apart trainings of one method come out: the variance of one, and the degrees of freedom behind it.
+
+    `alike` is false where one of the methods that it was pooled from surely varies more than the others do.
+    """
 
     variance: float
     freedom: int
+    alike: bool = True
 
 
 def pooled(runs: Sequence[Sequence[float]]) -> Spread | None:
     """The variance of a training from the values of several methods' seeds; None where none has two.
 
+    They count as alike unless, after Bonferroni's correction, an F test finds one method to vary more than the others
+    do together (p < 0.05): Cochran's test of an outlying variance, for any numbers of seeds.
+
     >>> pooled([[0.5, 1.0], [0.5, 1.0, 0.0, 0.5], [0.9]])  # (0.125 + 0.5) / (1 + 3)
-    Spread(variance=0.15625, freedom=4)
+    Spread(variance=0.15625, freedom=4, alike=True)
+    >>> pooled([[0.5, 0.51, 0.52], [0.3, 0.31, 0.32], [0.1, 0.5, 0.9]]).alike
+    False
     """
-    freedom = sum(len(values) - 1 for values in runs)
-    squares = math.fsum((value - math.fsum(own) / len(own)) ** 2 for own in runs for value in own)
-    return Spread(squares / freedom, freedom) if freedom else None
+    known = [(len(own) - 1, _squares(own)) for own in runs if len(own) > 1]
+    freedom, squares = sum(one for one, _ in known), math.fsum(one for _, one in known)
+    if not known:
+        return None
+    lowest = min(_f_tail(one, freedom - one, own, squares - own) for one, own in known) if len(known) > 1 else 1.0
+    return Spread(squares / freedom, freedom, lowest * len(known) >= 0.05)
+
+
+def _squares(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values)
+
+
+def _f_tail(freedom: int, others: int, squares: float, rest: float) -> float:
+    """The chance that an F of these degrees of freedom is above that of two sums of squares."""
+    if squares <= 0:
+        return 1.0
+    return _beta_cdf(others / 2, freedom / 2, max(rest, 0.0) / (max(rest, 0.0) + squares))
 
 
 def crossed(values: Sequence[Sequence[float]] | Any) -> Crossed:
@@ -254,7 +278,7 @@ def of_runs(values: Mapping[int, float], scores: Mapping[int, Mapping[str, float
 
 
 @functools.lru_cache(maxsize=256)
-def student_quantile(probability: float, freedom: int) -> float:
+def student_quantile(probability: float, freedom: float) -> float:
     """The quantile of Student's t distribution.
 
     >>> round(student_quantile(0.975, 2), 4), round(student_quantile(0.5, 7), 4)
@@ -283,7 +307,7 @@ def _check(successes: float, n: int, level: float) -> None:
         raise ValueError(f"expected 0 <= successes <= n, n >= 1, 0 < level < 1; got {successes}, {n}, {level}")
 
 
-def _student_tails(t: float, freedom: int) -> float:
+def _student_tails(t: float, freedom: float) -> float:
     """The chance that Student's t lies further from 0 than this."""
     return _beta_cdf(freedom / 2, 0.5, freedom / (freedom + t * t))
 

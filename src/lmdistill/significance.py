@@ -86,7 +86,8 @@ def over_trainings(
     A method with one row is taken as it is (it has no training), so that its trainings add no variance.
 
     Two methods of three seeds know little of how trainings vary. `among` is what all methods of a comparison show of
-    it: it counts with its degrees of freedom, unless these two vary more.
+    it: it counts with its degrees of freedom, unless these two vary more. Where those methods are not alike, each
+    counts with its own variance, and the degrees of freedom are Welch and Satterthwaite's.
 
     Raises:
         ValueError: not the same number of items.
@@ -97,10 +98,13 @@ def over_trainings(
     each = _differences(a.mean(axis=0), b.mean(axis=0))
     mine, theirs = crossed(a), crossed(b)
     both = crossed(each[None, :])
-    freedom = len(a) + len(b) - 2
+    freedom: float = len(a) + len(b) - 2
     items = max(both.items - mine.residual - theirs.residual, 0.0) if freedom else both.items
     seeds = mine.seeds + theirs.seeds
-    if among is not None and 0 < freedom < among.freedom:
+    if among is not None and not among.alike and seeds > 0:
+        each_by_itself = sum(one.seeds**2 / (len(rows) - 1) for one, rows in ((mine, a), (theirs, b)) if len(rows) > 1)
+        freedom = seeds**2 / each_by_itself
+    elif among is not None and 0 < freedom < among.freedom:
         common = among.variance * sum(1 / len(rows) for rows in (a, b) if len(rows) > 1)
         seeds, freedom = max(seeds, common), among.freedom
     return both.mean, Noise(seeds, items, freedom)

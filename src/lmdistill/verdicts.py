@@ -55,7 +55,7 @@ class Pair:
     trainings: int
     seed_error: float
     item_error: float
-    freedom: int
+    freedom: float
     left_out: int = 0
     family: str = "methods"
     axis: str = ""

@@ -16,7 +16,7 @@ import pytest
 from lmdistill import beforehand, config, runs
 from lmdistill.compare import compare, read, studies
 from lmdistill.errors import ConfigError, StoreError, UnknownName
-from lmdistill.grid import Comparison, cells_of, first_steps, overlaid
+from lmdistill.grid import Comparison, cells_of, check_rows, first_steps, overlaid
 from lmdistill.outcomes import load
 from lmdistill.runs import Call
 from lmdistill.standing import Standing
@@ -172,7 +172,7 @@ def test_rows_that_cannot_be_read_are_told_before_anything_runs(
     (tmp_path / "mail.csv").write_text("\n".join(["subject,kind", *rows]))
     task = {"name": "table", "data": str(tmp_path / "mail.csv"), "input": "subject", "label": "kind"}
     settings: dict[str, Any] = {"task": {**task, "choices": ["spam", "ham"]}, "teacher": {"name": "scripted"}}
-    assert cells_of(comparison(settings=settings, vary={}), tmp_path)
+    check_rows(cells_of(comparison(settings=settings, vary={}), tmp_path))
     settings["task"] |= changed
     with pytest.raises(ConfigError) as caught:
         compare(comparison(settings=settings, vary={}), tmp_path / "out")

@@ -236,6 +236,61 @@ def test_all_methods_together_say_how_trainings_vary(spreads: list[float]) -> No
         assert found / trials > 0.6 and found > 1.2 * alone, (found, alone)
 
 
+def test_a_restless_method_hides_no_difference_between_two_steady_ones() -> None:
+    """One of three methods varies by 5 points and two hardly at all: those are told apart by their own variances."""
+    rng, trials, level = numpy.random.default_rng(1), 150, 0.05 / 3
+    alarms = found = hidden = 0
+    for ahead in (0.0, 0.06):
+        for _ in range(trials):
+            difficulty = made_items(rng, 3000)
+            restless, plain = (made_runs(rng, 3, own, difficulty) for own in (0.05, 0.003))
+            better = made_runs(rng, 3, 0.003, difficulty, ahead)
+            among = intervals.pooled([one.mean(axis=1).tolist() for one in (restless, better, plain)])
+            assert among is not None
+            value, noise = over_trainings(better, plain, among)
+            sure = abs(value) > noise.half(1 - level)
+            alarms, found = alarms + (sure and not ahead), found + (sure and ahead > 0)
+            value, noise = over_trainings(better, plain, among._replace(alike=True))
+            hidden += ahead > 0 and abs(value) <= noise.half(1 - level)
+    assert alarms / trials <= 0.05 and found / trials > 0.9, (alarms, found)
+    assert hidden / trials > 0.5, "a variance that all three share"
+
+
+@pytest.mark.parametrize("seeds", [(3, 3), (2, 5), (4, 3)])
+def test_methods_that_are_not_alike_have_welch_s_degrees_of_freedom(seeds: tuple[int, int]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    rng = numpy.random.default_rng(2)
+    a, b = (
+        numpy.repeat(rng.normal(0, own, (count, 1)), 20, axis=1) for own, count in zip((0.1, 0.3), seeds, strict=True)
+    )
+    among = intervals.pooled([[0.0, 0.01, 0.02], [0.0, 0.01, 0.02], [0.0, 5.0, 9.0]])
+    assert among is not None and not among.alike
+    _, noise = over_trainings(a, b, among)
+    told = stats.ttest_ind(a[:, 0], b[:, 0], equal_var=False)
+    assert noise.freedom == pytest.approx(told.df) and noise.seeds == pytest.approx(
+        (a[:, 0].var(ddof=1) / seeds[0]) + (b[:, 0].var(ddof=1) / seeds[1])
+    )
+
+
+def test_one_method_that_varies_more_than_the_others_is_no_common_variance() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    rng = numpy.random.default_rng(0)
+    for _ in range(50):
+        runs = [rng.normal(0, rng.choice([1, 1, 1, 8]), size=rng.integers(2, 6)).tolist() for _ in range(4)]
+        squares = [numpy.var(own) * len(own) for own in runs]
+        tails = []
+        for place, own in enumerate(runs):
+            rest = sum(len(one) - 1 for one in runs) - len(own) + 1
+            other = (sum(squares) - squares[place]) / rest
+            tails.append(stats.f.sf(numpy.var(own, ddof=1) / other, len(own) - 1, rest))
+        told = intervals.pooled(runs)
+        assert told is not None and told.alike == (4 * min(tails) >= 0.05)
+    alarms = sum(not (intervals.pooled(rng.normal(size=(6, 3)).tolist()) or told).alike for _ in range(2000))
+    assert 0.03 < alarms / 2000 < 0.06
+    assert intervals.pooled([[1.0, 1.0], [2.0, 2.0]]) == intervals.Spread(0.0, 2, True)
+    assert intervals.pooled([[1.0, 2.0], [3.0]]) == intervals.Spread(0.5, 1, True)
+
+
 def test_a_method_without_training_adds_no_variance_of_trainings() -> None:
     first, asked = [[1.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0, 1.0]]
     value, noise = over_trainings(first, asked)

@@ -34,7 +34,7 @@ def command(
     from lmdistill import report
     from lmdistill.compare import compare, read, studies
     from lmdistill.errors import ConfigError, PartlyDone
-    from lmdistill.grid import cells_of, first_steps
+    from lmdistill.grid import cells_of, check_rows, first_steps
     from lmdistill.outcomes import load
     from lmdistill.recipes._grounding import search_of
     from lmdistill.runs import Ended
@@ -52,6 +52,7 @@ def command(
     if dry_run:
         place = out or Path("runs/compare")
         cells = cells_of(comparison, place)
+        check_rows(cells)
         for name in [f"first: {step.name}" for step in first_steps(comparison, place)] + [cell.name for cell in cells]:
             print(name)
         return
