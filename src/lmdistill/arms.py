@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,8 +11,8 @@ from typing import Any
 
 from lmdistill import config, intervals, registry
 from lmdistill.errors import LmdistillError
+from lmdistill.evaluate import scores_in
 from lmdistill.grid import brief
-from lmdistill.metrics import Metric
 from lmdistill.store import Rows
 from lmdistill.tasks import Task
 from lmdistill.types import Annotation, Estimate, Example, Prediction, Report
@@ -40,6 +41,10 @@ class Run:
 
     def predictions(self) -> Rows[Prediction]:
         return Rows(self.rows, Prediction)
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """What the run kept of each test item's values, by metric and example's id."""
+        return scores_in(self.rows.parent.parent)
 
 
 @dataclass(frozen=True)
@@ -117,15 +122,25 @@ class Arm:
         return found
 
     def _scores(self, metric: str) -> Scores:
-        scorer, found = _scorer(self.task, metric), {}
-        for seed, run in self.runs.items() if scorer is not None and not metric.startswith(TEACHER) else ():
-            assert scorer is not None
+        found: Scores = {}
+        for seed, run in self.runs.items() if not metric.startswith(TEACHER) else ():
             told = list(run.predictions()) if run.rows.exists() else []
-            rows = [scorer.score(one, self.task) for one in told]
-            if rows and all(metric in row.values for row in rows):
-                keys = [item_key(one.example) for one in told]
-                found[seed] = {name: row.values[metric] for name, row in zip(keys, rows, strict=True)}
+            kept = run.scores().get(metric) or self._scored(told, metric)
+            if told and all(one.example.id in kept for one in told):
+                found[seed] = {item_key(one.example): kept[one.example.id] for one in told}
         return found
+
+    def _scored(self, told: Sequence[Prediction], metric: str) -> dict[str, float]:
+        """What a run that kept no scores would have been given, by example's id."""
+        named = [config.rebuild("metrics", one) for one in self.report.settings.get("metrics", ())]
+        for name in (self.task.metric, *self.task.also, metric):
+            with contextlib.suppress(LmdistillError):  # a value's name that is no metric's, a package that is not here
+                named.append(registry.load("metrics", name)())
+        for scorer in named if told else ():
+            if not scorer.of_gold and metric in scorer.score(told[0], self.task).values:
+                rows = scorer.score_all(told, self.task)
+                return {row.id: row.values[metric] for row in rows if metric in row.values}
+        return {}
 
     def teacher_rows(self) -> dict[str, Annotation]:
         """What the teacher said of the test items, where it was asked."""
@@ -147,13 +162,3 @@ def item_key(example: Example) -> str:
     """A test item by its id and what it asks and expects: two data sets may both begin with `test-0`."""
     told = hashlib.blake2b(repr((example.input, example.label)).encode(), digest_size=8)
     return f"{example.id} {told.hexdigest()}"
-
-
-def _scorer(task: Task, metric: str) -> Metric | None:
-    for name in dict.fromkeys((task.metric, metric)):
-        try:
-            scorer: Metric = registry.load("metrics", name)()
-        except LmdistillError:
-            continue
-        return scorer
-    return None

@@ -1,17 +1,25 @@
 """Charts as SVG text for a page: no library, no network; colours come from the page's style (light and dark).
 
-Every function escapes what it is given and returns one `<svg>`. Series are told apart by colour, marker and the legend.
+Every function escapes what it is given and returns one `<svg>`, with its legend below. Series are told apart by colour,
+marker and the legend. A name stands in a picture where it has room there, on a phone too; else a number stands for it,
+and the legend names it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import textwrap
+import unicodedata
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 640, 340
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 36, 50
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 36, 50
+EM = 19
+"""The type's size on a phone (see the page's style): what has room then has room on any page."""
+LINE, LINES, GAP = 21, 3, 8
+"""The height of a line, the lines that a name on an axis may take, and the space between two texts."""
 MARKERS = ("circle", "square", "diamond", "triangle")
 COLOURS = 8
 """Colours of the page's style; with the markers they tell 32 series apart."""
@@ -32,6 +40,27 @@ class Series(NamedTuple):
     name: str
     points: Sequence[Point]
     colour: int = 0
+
+
+class Tick(NamedTuple):
+    """A value of an axis, its name in full, and the lines that stand under the axis."""
+
+    value: float
+    name: str
+    lines: Sequence[str]
+
+
+class Box(NamedTuple):
+    """A part of a picture that something takes."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: Box) -> bool:
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
 
 
 class Axis:
@@ -76,14 +105,16 @@ def lines(
     high = max([point.high for point in points] + [value for _, value in rules])
     room = (high - low) * 0.08 or 0.05
     low, high = (max(0.0, low - room), min(1.0, high + room)) if low >= 0 and high <= 1 else (low - room, high + room)
-    right = max(point.x for point in points)
-    across = Axis(min(point.x for point in points), right, LEFT + 16, WIDTH - RIGHT - 16, log)
     up = Axis(low, high, HEIGHT - BOTTOM, TOP)
-    ticks = [(float(place), name) for place, name in enumerate(names)]
-    if not names:
+    key = ""
+    if names:
+        across, ticks, key = _named(names)
+    else:
         values = sorted({point.x for point in points})
-        ticks = [(value, _number(value)) for value in (values if len(values) <= 8 else across.ticks())]
-    parts = _frame(across, up, ticks, x, y)
+        across = Axis(values[0], values[-1], LEFT + 16, WIDTH - RIGHT - 16, log)
+        ticks = _numbers(values if len(values) <= 8 else across.ticks())
+    deeper = LINE * (max(len(tick.lines) for tick in ticks) - 1)
+    parts = _frame(across, up, ticks, x, y, deeper)
     for name, value in rules:
         level = up.at(value)
         parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>')
@@ -99,15 +130,16 @@ def lines(
             parts.append(f'<polyline class="line c{one.colour % COLOURS}" points="{path}"/>')
         for spot, point in spots:
             parts.append(_whisker(spot, up, point, one.colour))
-            told = f"{one.name}, {x} {_tick(ticks, point.x)}: {point.y:.3f} ({point.low:.3f} to {point.high:.3f})"
+            told = f"{one.name}, {x} {_told(ticks, point.x)}: {point.y:.3f} ({point.low:.3f} to {point.high:.3f})"
             parts.append(_marker(spot, up.at(point.y), one.colour, told))
-    return _svg(parts, f"{y} against {x}") + legend([(one.name, one.colour) for one in series])
+    return _svg(parts, f"{y} against {x}", deeper) + key + legend([(one.name, one.colour) for one in series])
 
 
 def scatter(
     points: Sequence[tuple[str, Point, int]], *, x: str, y: str, best: Sequence[int] = (), log: bool = False
 ) -> str:
-    """Named points, told apart by their titles; those in `best` are joined as the frontier and labelled."""
+    """Named points, told apart by their titles; those in `best` are joined as the frontier and labelled
+    (with numbers that the legend tells, where their titles have no room)."""
     xs = [point.x for _, point, _ in points]
     low, high = min(point.low for _, point, _ in points), max(point.high for _, point, _ in points)
     room = (high - low) * 0.1 or 0.05
@@ -115,7 +147,7 @@ def scatter(
     pad = 0.0 if log else (max(xs) - min(xs)) * 0.06
     across = Axis(min(xs) * wide[0] - pad, max(xs) * wide[1] + pad, LEFT + 4, WIDTH - RIGHT - 4, log)
     up = Axis(low - room, high + room, HEIGHT - BOTTOM, TOP)
-    parts = _frame(across, up, [(value, _number(value)) for value in across.ticks()], x, y)
+    parts = _frame(across, up, _numbers(across.ticks()), x, y)
     path = " ".join(f"{across.at(points[i][1].x):.1f},{up.at(points[i][1].y):.1f}" for i in best)
     if len(best) > 1:
         parts.append(f'<polyline class="frontier" points="{path}"/>')
@@ -123,20 +155,29 @@ def scatter(
         spot, level = across.at(point.x), up.at(point.y)
         parts.append(_whisker(spot, up, point, colour))
         parts.append(_marker(spot, level, colour, f"{name}: {point.y:.3f} at {_number(point.x)}"))
-    for i in best:
-        name, point, _ = points[i]
-        spot = across.at(point.x)
-        aside, anchor = (-9, "end") if spot > WIDTH / 2 else (9, "start")
-        place = f'x="{spot + aside:.1f}" y="{up.at(point.y) + (-7 if aside < 0 else 20):.1f}" text-anchor="{anchor}"'
-        parts.append(f'<text class="label" {place}>{escape(name)}</text>')
-    return _svg(parts, f"{y} against {x}")
+    spots = [(across.at(point.x), up.at(point.y)) for _, point, _ in points]
+    marks = [Box(right - 7, down - 7, right + 7, down + 7) for right, down in spots]
+    whiskers = [
+        Box(right - 2, up.at(point.high), right + 2, up.at(point.low))
+        for (right, _), (_, point, _) in zip(spots, points, strict=True)
+    ]
+    whole = [points[i][0] for i in best]
+    numbers = [str(place + 1) for place in range(len(best))]
+    for texts, taken in ((whole, marks + whiskers), (numbers, marks + whiskers), (numbers, marks), (numbers, [])):
+        places = _places(texts, [spots[i] for i in best], taken)
+        if None not in places:
+            break
+    for name, text, place in zip(whole, texts, places, strict=True):
+        if place is not None:
+            parts.append(_text(*place, text, name, "label"))
+    key = [(f"{number}: {points[i][0]}", points[i][2]) for number, i in zip(numbers, best, strict=True)]
+    return _svg(parts, f"{y} against {x}") + (legend(key) if texts != whole else "")
 
 
 def reliability(bins: Sequence[tuple[float, float, int]]) -> str:
     """Calibration: the share right against the mean confidence of each bin, with how many items it holds."""
     across, up = Axis(0, 1, LEFT, WIDTH - RIGHT), Axis(0, 1, HEIGHT - BOTTOM, TOP)
-    tens = [(value / 5, _number(value / 5)) for value in range(6)]
-    parts = _frame(across, up, tens, "confidence", "share right")
+    parts = _frame(across, up, _numbers([value / 5 for value in range(6)]), "confidence", "share right")
     corner = f'x1="{across.at(0):.1f}" y1="{up.at(0):.1f}" x2="{across.at(1):.1f}" y2="{up.at(1):.1f}"'
     parts.append(f'<line class="rule" {corner}/>')
     most = max(count for _, _, count in bins)
@@ -159,19 +200,93 @@ def legend(names: Sequence[tuple[str, int]]) -> str:
     return f'<p class="legend">{"".join(shown)}</p>'
 
 
-def _frame(across: Axis, up: Axis, ticks: Sequence[tuple[float, str]], x: str, y: str) -> list[str]:
+def _frame(across: Axis, up: Axis, ticks: Sequence[Tick], x: str, y: str, deeper: int = 0) -> list[str]:
     parts = []
     for value in up.ticks():
         level = up.at(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{level + 5:.1f}" text-anchor="end">{_number(value)}</text>')
-    for value, name in ticks:
-        spot = across.at(value)
-        parts.append(f'<text x="{spot:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{escape(name)}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x)}</text>')
-    parts.append(f'<text class="axis" x="4" y="18">{escape(y)}</text>')
+        parts.append(_text(LEFT - 8, level + 5, "end", _number(value)))
+    taken: list[Box] = []
+    for tick in [*ticks[:1], *ticks[:0:-1]]:  # the ends first; what then has no room is left out
+        half = max(map(_long, tick.lines)) / 2
+        spot = min(max(across.at(tick.value), half + 2), WIDTH - half - 2)
+        box = Box(spot - half - GAP / 2, 0, spot + half + GAP / 2, 1)
+        if not any(box.meets(other) for other in taken):
+            taken.append(box)
+            for place, line in enumerate(tick.lines):
+                parts.append(_text(spot, HEIGHT - BOTTOM + 20 + LINE * place, "middle", line, tick.name))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8 + deeper, "middle", x, x, "axis"))
+    parts.append(_text(4, 18, "start", y, y, "axis"))
     return parts
+
+
+def _named(names: Sequence[str]) -> tuple[Axis, list[Tick], str]:
+    """An axis of names: in lines of whole words where each has room, else as numbers with the names in a legend."""
+    numbers = [[str(place + 1)] for place in range(len(names))]
+    for size in range(max(map(len, names)), 0, -1):
+        lines = [textwrap.wrap(name, size, break_long_words=False) or [name] for name in names]
+        across, room = _spaced(lines)
+        if room >= 0 and max(map(len, lines)) <= LINES:
+            return across, [Tick(*one) for one in zip(range(len(names)), names, lines, strict=True)], ""
+    shown = "".join(f"<span>{place + 1}: {escape(name)}</span>" for place, name in enumerate(names))
+    ticks = [Tick(*one) for one in zip(range(len(names)), names, numbers, strict=True)]
+    return _spaced(numbers)[0], ticks, f'<p class="legend">{shown}</p>'
+
+
+def _spaced(lines: Sequence[Sequence[str]]) -> tuple[Axis, float]:
+    """The axis on which the outer names stay inside the picture, and the space that is left between two."""
+    wide = max(_long(line) for one in lines for line in one)
+    across = Axis(0, len(lines) - 1, max(LEFT + 16, wide / 2 + 2), min(WIDTH - RIGHT - 16, WIDTH - wide / 2 - 2))
+    return across, (across.end - across.start) / max(len(lines) - 1, 1) - wide - GAP
+
+
+def _numbers(values: Sequence[float]) -> list[Tick]:
+    return [Tick(value, _number(value), [_number(value)]) for value in values]
+
+
+def _places(
+    texts: Sequence[str], spots: Sequence[tuple[float, float]], taken: Sequence[Box]
+) -> list[tuple[float, float, str] | None]:
+    """Where each text can stand near its point, on nothing that is taken and on no other; None where it cannot."""
+    full = list(taken)
+    found: list[tuple[float, float, str] | None] = []
+    for text, (right, down) in zip(texts, spots, strict=True):
+        found.append(None)
+        for x, y, anchor in _around(right, down):
+            left = x if anchor == "start" else x - _long(text)
+            box = Box(left, y - 16, left + _long(text), y + 5)
+            inside = (
+                box.left >= LEFT and box.right <= WIDTH - 2 and box.top >= TOP - 12 and box.bottom <= HEIGHT - BOTTOM
+            )
+            if inside and not any(box.meets(other) for other in full):
+                full.append(box)
+                found[-1] = (x, y, anchor)
+                break
+    return found
+
+
+def _around(right: float, down: float) -> Iterator[tuple[float, float, str]]:
+    """Places for a point's label: towards the middle and near first, and off a line that rises (below right of it, or
+    above left)."""
+    sides = [(right + 9, "start", False), (right - 9, "end", True)]
+    if right > WIDTH / 2:
+        sides.reverse()
+    for away in (0, LINE, 2 * LINE):
+        for crossing in (False, True):
+            for x, anchor, above in sides:
+                yield x, down + (-7 - away if above != crossing else 20 + away), anchor
+
+
+def _text(x: float, y: float, anchor: str, text: str, name: str = "", style: str = "") -> str:
+    """A text; where it is not the whole name, that is its title."""
+    own = f' class="{style}"' if style else ""
+    told = f"<title>{escape(name)}</title>" if name and name != text else ""
+    return f'<text{own} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}{told}</text>'
+
+
+def _long(text: str) -> float:
+    """About how long a text is on a phone."""
+    return EM * sum(1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.6 for letter in text)
 
 
 def _whisker(spot: float, up: Axis, point: Point, colour: int) -> str:
@@ -194,13 +309,13 @@ def _marker(x: float, y: float, colour: int, title: str) -> str:
     return f'<polygon {own} points="{corners}">{told}</polygon>'
 
 
-def _svg(parts: Sequence[str], title: str) -> str:
-    head = f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+def _svg(parts: Sequence[str], title: str, deeper: int = 0) -> str:
+    head = f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT + deeper}" role="img" aria-label="{escape(title)}">'
     return head + "".join(parts) + "</svg>"
 
 
-def _tick(ticks: Sequence[tuple[float, str]], value: float) -> str:
-    return next((name for place, name in ticks if place == value), _number(value))
+def _told(ticks: Sequence[Tick], value: float) -> str:
+    return next((tick.name for tick in ticks if tick.value == value), _number(value))
 
 
 def _number(value: float) -> str:

@@ -6,10 +6,12 @@ Each of the three is a question of its own (a pair's `family`), and p values are
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lmdistill.arms import Arm, spread_of
+from lmdistill.evaluate import lower_is_better
 from lmdistill.grid import brief
 from lmdistill.outcomes import Outcomes
 from lmdistill.significance import benjamini_hochberg, holm
@@ -54,8 +56,14 @@ def chosen_pairs(arms: Sequence[Arm], outcomes: Outcomes) -> list[tuple[Arm, Arm
 
 
 def leader(arms: Sequence[Arm], metric: str) -> Arm:
-    """The one with the highest value."""
-    return max(arms, key=lambda arm: (found := arm.estimate(metric)) is not None and found.value)
+    """The best one."""
+    return max(arms, key=lambda arm: goodness(arm, metric))
+
+
+def goodness(arm: Arm, metric: str) -> float:
+    """A number that is higher where an arm is better; without a value it is the lowest that there is."""
+    found = arm.estimate(metric)
+    return -math.inf if found is None else -found.value if lower_is_better(metric) else found.value
 
 
 def _settings(outcomes: Outcomes) -> list[Pair]:

@@ -54,6 +54,13 @@ class Costs:
         """The energy that it draws."""
         return seconds / 3600 * self.watts / 1000
 
+    def of_answers(self, asked: Mapping[str, Any]) -> float | None:
+        """What a stage's answers are worth, or are stated to be where their bill is not known; None: neither is."""
+        known: float | None = asked.get("cost_of_all_answers")
+        if known is None and self.teacher_per_1000 is not None and asked.get("answers") is not None:
+            return float(self.teacher_per_1000 * asked["answers"] / 1000)
+        return known
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -72,9 +79,9 @@ class Speed:
 class Bill:
     """Making and using one method. Dollars; None where it is not known.
 
-    `train_seconds` are those of one student with `beforehand_seconds`: what was trained, written or searched for it
-    (a teacher model, its texts, a reranker). `break_even` is the number of predictions after which teacher and training
-    have paid for themselves.
+    `teacher` is what everybody was paid who was asked for it before its test. `train_seconds` are those of one student
+    with `beforehand_seconds`: what was trained, written or searched for it (a teacher model, its texts, a reranker).
+    `break_even` is the number of predictions after which teacher and training have paid for themselves.
     """
 
     teacher: float | None
@@ -93,12 +100,21 @@ class Bill:
 
 
 def bill(
-    costs: Costs, facts: Mapping[str, Any], speed: Speed | None, samples: int = 1, beforehand: float = 0.0
+    costs: Costs,
+    facts: Mapping[str, Any],
+    speed: Speed | None,
+    samples: int = 1,
+    beforehand: float = 0.0,
+    *,
+    paid_beforehand: float | None = 0.0,
+    asks_at_test: bool = False,
 ) -> Bill:
     """The bill of a run, from its report's facts; training seconds are those of one student.
 
     `samples` is how many answers the teacher gave to each input: in the student's place it would give one. `beforehand`
-    are the seconds before the student's own training.
+    are the seconds before the student's own training, `paid_beforehand` the teachers' dollars in what it was given
+    (None where one is not known). With `asks_at_test` each of the student's answers needs one of the teacher's, so it
+    costs both and nothing is ever paid back.
 
     >>> facts = {"annotation": {"cost_of_all_answers": 2.0, "cost_per_answer": 0.002}, "train_seconds": {"0": 3600}}
     >>> speed = Speed(0.1, 0.1, throughput=20.0, questions=1, batch_size=1, parameters=1, threads=1)
@@ -110,12 +126,13 @@ def bill(
     trained = bool(facts.get("train_seconds"))
     seconds = statistics.mean(facts["train_seconds"].values()) + beforehand if trained else 0.0
     asked = _asked(costs, annotation, samples)
-    teacher = annotation.get("cost_of_all_answers") if annotation else 0.0
-    if teacher is None and costs.teacher_per_1000 is not None and annotation.get("answers") is not None:
-        teacher = costs.teacher_per_1000 * annotation["answers"] / 1000
+    own = costs.of_answers(annotation) if annotation else 0.0
+    teacher = None if own is None or paid_beforehand is None else own + paid_beforehand
     used, each = None, annotation.get("cost_per_example")
     if speed is not None and speed.throughput > 0:
         used = costs.of_seconds(1000 / speed.throughput)
+        if asks_at_test:
+            used = None if asked is None else used + asked
     elif not trained:  # a model that is only asked: all of its samples are the answer
         used, teacher = asked if costs.teacher_per_1000 is not None or each is None else 1000 * each, 0.0
     training = costs.of_seconds(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 from collections import Counter
@@ -12,10 +13,12 @@ from lmdistill import registry
 from lmdistill.config import settings_of
 from lmdistill.errors import DataError
 from lmdistill.metrics import Metric
-from lmdistill.store import write_rows
+from lmdistill.store import Rows, write_rows
 from lmdistill.tasks import Task
 from lmdistill.types import Estimate, Prediction, Report, Score
 
+ANSWERED, GOLD = "scores.jsonl", "gold-scores.jsonl"
+"""What a run keeps of each test item: what the student's text was given, and what the student gave the gold one."""
 TOGETHER = 256
 """Predictions that a metric sees at a time."""
 
@@ -24,6 +27,29 @@ def metrics_of(task: Task) -> list[Metric]:
     """A task's metric, and those that are reported beside it where their packages are installed."""
     first, *others = (registry.load("metrics", name)() for name in (task.metric, *task.also))
     return [first, *(one for one in others if not one.package or importlib.util.find_spec(one.package))]
+
+
+def scores_in(folder: Path) -> dict[str, dict[str, float]]:
+    """What each test item of a run was given, by metric and id; those of other tasks behind the task's name."""
+    found: dict[str, dict[str, float]] = {}
+    for path in (folder / ANSWERED, folder / GOLD, *sorted(folder.glob(f"also-*-{ANSWERED}"))):
+        named = path.name.removeprefix("also-").removesuffix(f"-{ANSWERED}")
+        place = f"{named}." if path.name.startswith("also-") else ""
+        for row in Rows(path, Score) if path.exists() else ():
+            for name, value in row.values.items():
+                found.setdefault(place + name, {})[row.id] = value
+    return found
+
+
+@functools.cache
+def lower_is_better(metric: str) -> bool:
+    """Whether less of a reported value is better; the task's or the teacher's name may stand before it.
+
+    >>> lower_is_better("accuracy"), lower_is_better("brier"), lower_is_better("sums.nll")
+    (False, True, True)
+    """
+    name = metric.removeprefix("teacher_").rpartition(".")[2]
+    return any(name in registry.load("metrics", kind).lower for kind in registry.names("metrics"))
 
 
 def evaluate(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lmdistill.arms import Arm
-from lmdistill.contests import SHARE, bars, by_share, leader, place_of
+from lmdistill.contests import SHARE, bars, by_share, goodness, leader, place_of
 from lmdistill.grid import brief
 from lmdistill.outcomes import Outcomes
 from lmdistill.quantities import money
@@ -63,21 +63,22 @@ def _standing(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
             continue
         beaten: dict[bool, list[str]] = {True: [], False: []}
         level, apart, turned = [], [], []
-        for arm in sorted(arms, key=lambda one: -_value(one, metric)):
+        for arm in sorted(arms, key=lambda one: -goodness(one, metric)):
             pair = _pair(pairs, best, arm)
             if arm is best:
                 continue
             if pair is None:
                 apart.append(arm.method)
-            elif pair.significant and (pair.value > 0) == (pair.first == best.title):
-                beaten[pair.trainings > 1].append(arm.method)
+            elif pair.significant and _ahead(pair, best, outcomes):
+                beaten[pair.trainings > 1 or (best.seedless and arm.seedless)].append(arm.method)
             elif pair.significant:
                 turned.append(arm.method)
             else:
                 level.append(arm.method)
-        lead = f"{at}{best.method} has the highest {metric}, {_shown(estimate)}"
+        lead = f"{at}{best.method} has the {'lowest' if outcomes.lower else 'highest'} {metric}, {_shown(estimate)}"
         if beaten[True]:
-            lead += f"; it beats {_and(beaten[True])} (same items, several trainings, corrected, p < {LEVEL:g})"
+            trained = "several trainings, " if not all(arm.seedless for arm in arms) else ""
+            lead += f"; it beats {_and(beaten[True])} (same items, {trained}corrected, p < {LEVEL:g})"
         if beaten[False]:
             lead += (
                 f"; its student beats that of {_and(beaten[False])} (same items, corrected, p < {LEVEL:g}; one "
@@ -88,7 +89,9 @@ def _standing(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
         if turned:
             be = "is" if len(turned) == 1 else "are"
             lead += f"; on the seeds and items that both have, {_and(turned)} {be} surely better than it"
-        if apart:
+        if apart and not best.scores(metric):
+            lead += f"; {metric} is no mean over test items, so nothing here is tested"
+        elif apart:
             lead += f"; it is not compared with {_and(apart)}, which was scored on none of its test items and seeds"
         yield lead + "."
 
@@ -141,9 +144,9 @@ def _efficiency(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
         told: dict[tuple[bool, str, float], list[str]] = {}
         for method in dict.fromkeys(arm.method for arm in arms if arm.method != bar.method):
             own = sorted((arm for arm in arms if arm.method == method), key=lambda a: float(a.about[SHARE]))
-            good = [arm for arm in own if _value(arm, metric) >= value]
+            good = [arm for arm in own if goodness(arm, metric) >= goodness(bar, metric)]
             arm = (good or own[::-1])[0]
-            said = _said(_pair(pairs, arm, bar), arm, ("surely better", "surely worse"))
+            said = _said(_pair(pairs, arm, bar), arm, ("surely better", "surely worse"), outcomes)
             told.setdefault((bool(good), said, float(arm.about[SHARE])), []).append(method)
         ranked = sorted(told.items(), key=lambda one: (not one[0][0], "better" not in one[0][1], one[0][2]))
         parts = [
@@ -159,7 +162,8 @@ def _efficiency(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
         reached: dict[bool, list[str]] = {True: [], False: []}
         for method in dict.fromkeys(arm.method for arm in arms):
             own = sorted((arm for arm in arms if arm.method == method), key=lambda a: float(a.about[SHARE]))
-            good = [arm for arm in own if _value(arm, metric) >= teacher.value]
+            sign = -1 if outcomes.lower else 1
+            good = [arm for arm in own if goodness(arm, metric) >= sign * teacher.value]
             reached[bool(good)].append(f"{method} with {_part(good[0].about[SHARE])} of it" if good else method)
         parts = [f"is reached by {_and(reached[True])}"] if reached[True] else []
         parts += [f"is not reached by {_and(reached[False])}"] if reached[False] else []
@@ -179,7 +183,7 @@ def _along(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
         shown = own if len(own) <= SPELLED_OUT else [pair for pair in own if pair.significant]
         told = [
             f"{arms[pair.first].method} with {brief(arms[pair.first].about[axis])} "
-            f"{_said(pair, arms[pair.first], ('is better', 'is worse'))} ({pair.value:+.3f})"
+            f"{_said(pair, arms[pair.first], ('is better', 'is worse'), outcomes)} ({pair.value:+.3f})"
             for pair in shown
         ]
         if len(shown) < len(own):
@@ -188,13 +192,14 @@ def _along(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
         yield f"By {axis}, against {reference}{f' ({where})' if where else ''}: {'; '.join(told)}."
 
 
-def _said(pair: Pair | None, arm: Arm, words: tuple[str, str]) -> str:
+def _said(pair: Pair | None, arm: Arm, words: tuple[str, str], outcomes: Outcomes) -> str:
     if pair is None:
         return "not tested"
     if not pair.significant:
         return "cannot be told apart"
-    better = (pair.value > 0) == (pair.first == arm.title)
-    return words[0 if better else 1] + ("" if pair.trainings > 1 else ", as two students")
+    untrained = all(one.seedless for one in outcomes.arms if one.title in (pair.first, pair.second))
+    ending = "" if pair.trainings > 1 or untrained else ", as two students"
+    return words[0 if _ahead(pair, arm, outcomes) else 1] + ending
 
 
 def _cheapest(outcomes: Outcomes, pairs: Sequence[Pair], bills: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -202,7 +207,7 @@ def _cheapest(outcomes: Outcomes, pairs: Sequence[Pair], bills: Mapping[str, Map
     groups = [arms for arms in outcomes.contenders().values() if len(arms) > 1]
     if not groups or not bills:
         return
-    arms = max(groups, key=lambda own: _value(leader(own, outcomes.metric), outcomes.metric))
+    arms = max(groups, key=lambda own: goodness(leader(own, outcomes.metric), outcomes.metric))
     best = leader(arms, outcomes.metric)
     level = [best]
     for arm in arms:
@@ -273,6 +278,11 @@ def _missing(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
         yield f"Failed and not counted: {len(outcomes.failed)}; the same command tries again."
     if outcomes.waiting:
         yield f"Not done yet: {outcomes.waiting}."
+
+
+def _ahead(pair: Pair, arm: Arm, outcomes: Outcomes) -> bool:
+    """Whether an arm is the better one of its pair."""
+    return ((pair.value > 0) != outcomes.lower) == (pair.first == arm.title)
 
 
 def _pair(pairs: Sequence[Pair], one: Arm, other: Arm) -> Pair | None:

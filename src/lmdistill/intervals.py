@@ -152,6 +152,10 @@ class Noise(NamedTuple):
         return _student_tails(low, self.freedom)
 
 
+UNLIKE = 0.05
+"""The level at which trainings of some methods are said to vary more than those of others."""
+
+
 class Spread(NamedTuple):
     """How far apart trainings of one method come out: the variance of one, and the degrees of freedom behind it.
 
@@ -178,8 +182,8 @@ def pooled(runs: Sequence[Sequence[float]]) -> Spread | None:
     freedom, squares = sum(one for one, _ in known), math.fsum(one for _, one in known)
     if not known:
         return None
-    lowest = min(_f_tail(one, freedom - one, own, squares - own) for one, own in known) if len(known) > 1 else 1.0
-    return Spread(squares / freedom, freedom, lowest * len(known) >= 0.05)
+    lowest = min(f_tail(one, freedom - one, own, squares - own) for one, own in known) if len(known) > 1 else 1.0
+    return Spread(squares / freedom, freedom, lowest * len(known) >= UNLIKE)
 
 
 def _squares(values: Sequence[float]) -> float:
@@ -187,7 +191,7 @@ def _squares(values: Sequence[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values)
 
 
-def _f_tail(freedom: int, others: int, squares: float, rest: float) -> float:
+def f_tail(freedom: int, others: int, squares: float, rest: float) -> float:
     """The chance that an F of these degrees of freedom is above that of two sums of squares."""
     if squares <= 0:
         return 1.0

@@ -14,6 +14,7 @@ from lmdistill.arms import Arm, Run
 from lmdistill.codec import decode
 from lmdistill.costing import Costs
 from lmdistill.errors import ConfigError, StoreError, did_you_mean
+from lmdistill.evaluate import lower_is_better
 from lmdistill.grid import brief
 from lmdistill.store import read_manifest
 from lmdistill.types import Estimate, Report
@@ -35,6 +36,11 @@ class Outcomes:
     failed: Sequence[Mapping[str, Any]] = ()
     waiting: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lower(self) -> bool:
+        """Whether less of the metric is better."""
+        return lower_is_better(self.metric)
 
     @property
     def aside(self) -> frozenset[str]:
@@ -83,12 +89,13 @@ class Outcomes:
         return found[0][0] if len(found) == 1 else None
 
     def full(self) -> list[Arm]:
-        """For each method the arm with the most data and the largest or last of every other setting."""
-        last: dict[str, Arm] = {}
+        """For each method and student the arm with the most data and the last of every other setting."""
+        last: dict[tuple[str, str], Arm] = {}
         for arm in self.arms:
-            kept = last.get(arm.method)
+            own = arm.method, brief(arm.about.get("student", ""))
+            kept = last.get(own)
             if kept is None or arm.about.get("fraction", 1) >= kept.about.get("fraction", 1):
-                last[arm.method] = arm
+                last[own] = arm
         return list(last.values())
 
 
@@ -117,7 +124,8 @@ def load(folders: Sequence[Path], *, costs: Costs | None = None, metric: str | N
         raise StoreError(
             f"{', '.join(map(str, folders))}: no run is done yet; run `lmdistill compare` to its end first"
         )
-    known = [name for name in arms[0].report.metrics if not name.startswith("teacher_")]
+    shown = next((arm for arm in arms if arm.method not in about.get("first", {})), arms[0])
+    known = [name for name in shown.report.metrics if not name.startswith("teacher_")]
     chosen = metric or about.get("metric") or known[0]
     if not any(arm.estimate(chosen) for arm in arms):
         raise ConfigError(f"metric: {chosen!r} is in no report{did_you_mean(chosen, known)} Known: {', '.join(known)}")

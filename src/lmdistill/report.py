@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lmdistill import intervals, report_parts
-from lmdistill.codec import encode
+from lmdistill.codec import encode, to_line
 from lmdistill.contests import SHARE, pairs_of
 from lmdistill.findings import summary
 from lmdistill.grid import brief
@@ -146,12 +146,12 @@ def page(found: Mapping[str, Any], browser: Mapping[str, Any], drawn: Mapping[st
     folder = Path(__file__).parent
     script = (folder / "report_page.js").read_text(encoding="utf-8")
     style = (folder / "report_page.css").read_text(encoding="utf-8")
-    block = json.dumps(browser, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    block = to_line(browser).replace("<", "\\u003c")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"number": number, "money": money, "seconds": seconds, "settings": as_yaml}
     template = environment.from_string((folder / "report_page.html").read_text(encoding="utf-8"))
     hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return template.render(
+    text = template.render(
         found=found,
         style=Markup(style),
         families=FAMILIES,
@@ -167,6 +167,7 @@ def page(found: Mapping[str, Any], browser: Mapping[str, Any], drawn: Mapping[st
         pareto=Markup(drawn["pareto"]),
         reliability=[(title, Markup(svg)) for title, svg in drawn["reliability"]],
     )
+    return _unicode(text)
 
 
 def ordered(found: Mapping[str, Any]) -> list[Any]:
@@ -207,7 +208,7 @@ def markdown(found: Mapping[str, Any]) -> str:
             lines.append(_row([gap["where"], gap["method"], *shown]))
     for row in found["failed"]:
         lines += ["", f"Failed: {_plain(row['name'])}", "", *(f"    {line}" for line in str(row["error"]).splitlines())]
-    return "\n".join(lines) + "\n"
+    return _unicode("\n".join(lines) + "\n")
 
 
 def _interval(one: Mapping[str, Any] | None) -> list[str]:
@@ -253,6 +254,11 @@ def _row(cells: Sequence[str]) -> str:
 def _plain(text: Any) -> str:
     """One line, with nothing that Markdown would take for HTML."""
     return " ".join(str(text).split()).replace("<", "&lt;")
+
+
+def _unicode(text: str) -> str:
+    """The text as UTF-8 can hold it: half of a surrogate pair (a text cut inside an emoji) becomes U+FFFD."""
+    return text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
 
 
 def as_yaml(value: Any) -> str:

@@ -67,11 +67,11 @@ def _pareto(outcomes: Outcomes, found: Mapping[str, Any], colours: Mapping[str, 
     points = []
     for row, x in zip(rows, xs, strict=True):
         one = row["estimate"]
-        point = charts.Point(max(x, 1e-9), one["value"], one["low"], one["high"])
+        point = charts.Point(x, one["value"], one["low"], one["high"])
         points.append((row["title"], point, colours[row["method"]]))
     competing = [place for place, row in enumerate(rows) if not row["aside"]]
     best = [competing[place] for place in frontier([points[at][1][:2] for at in competing])]
     name = "training seconds" if free else "dollars to make (teacher and training)"
-    log = max(xs) / max(min(xs), 1e-9) >= 10
+    log = min(xs) > 0 and max(xs) / min(xs) >= 10  # what is free stands at 0, where a logarithm has no place
     drawn = charts.scatter(points, x=name, y=outcomes.metric, best=best, log=log)
     return drawn + charts.legend([(row["method"], colours[row["method"]]) for row in rows]) + note

@@ -51,22 +51,25 @@
     return made;
   };
 
+  // What a method was not asked is neither right nor wrong.
   const right = (item, place) => item.said[place] !== null && item.said[place].right;
+  const wrong = (item, place) => item.said[place] !== null && !item.said[place].right;
   let every = data.shown;
   let filters = [];
   const choices = () => {
     const kept = filters.length ? filters[Number(filter.value)][0] : "";
     filters = [["all items", () => true]];
     if (every.length > 1) {
-      filters.push(["methods disagree", (item) => new Set(every.map((place) => right(item, place))).size > 1]);
-      filters.push(["all wrong", (item) => every.every((place) => !right(item, place))]);
+      const some = (item, one) => every.some((place) => one(item, place));
+      filters.push(["methods disagree", (item) => some(item, right) && some(item, wrong)]);
+      filters.push(["all wrong", (item) => some(item, wrong) && !some(item, right)]);
     }
-    every.forEach((place) => filters.push([`${data.methods[place]} wrong`, (item) => !right(item, place)]));
+    every.forEach((place) => filters.push([`${data.methods[place]} wrong`, (item) => wrong(item, place)]));
     every.forEach((one) =>
       every.forEach((two) => {
         if (one !== two && every.length <= 4)
           filters.push([`${data.methods[one]} right, ${data.methods[two]} wrong`,
-            (item) => right(item, one) && !right(item, two)]);
+            (item) => right(item, one) && wrong(item, two)]);
       }));
     if (data.items.some((item) => item.teacher)) {
       filters.push(["teacher wrong", (item) => item.teacher && !item.teacher.right]);
@@ -83,7 +86,7 @@
 
   const haystack = (item) =>
     [item.id, item.input, item.gold, ...item.said.flatMap((one) => (one ? [one.answer, one.rationale] : [])),
-      item.teacher ? item.teacher.rationale : ""].join("\n").toLowerCase();
+      ...(item.teacher ? [item.teacher.answer, item.teacher.rationale] : [])].join("\n").toLowerCase();
   const texts = data.items.map(haystack);
 
   const voice = (who, said) => {

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lmdistill.arms import Arm, item_key
+from lmdistill.contests import goodness
 from lmdistill.outcomes import Outcomes
 from lmdistill.store import read_manifest
 from lmdistill.types import Annotation, Hit, Prediction
@@ -133,9 +134,7 @@ def items(outcomes: Outcomes, limit: int) -> dict[str, Any]:
 
 def _rank(arm: Arm, outcomes: Outcomes) -> tuple[bool, bool, float]:
     """The baseline, then the best ones, then what competes with none."""
-    estimate = arm.estimate(outcomes.metric)
-    value = float("-inf") if estimate is None else estimate.value
-    return arm.method != outcomes.baseline, arm.method in outcomes.aside, -value
+    return arm.method != outcomes.baseline, arm.method in outcomes.aside, -goodness(arm, outcomes.metric)
 
 
 def _said(one: Prediction, arm: Arm) -> dict[str, Any]:

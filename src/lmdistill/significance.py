@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from lmdistill.intervals import Noise, Spread, crossed, pooled
+from lmdistill.intervals import UNLIKE, Noise, Spread, crossed, f_tail, pooled
 from lmdistill.types import Estimate
 
 EXACT_UP_TO = 14
 """Non-zero differences up to which every pattern of signs is tried instead of random ones."""
+
+FARTHEST = 1000.0
+"""Shares of a gap beyond which an interval says nothing."""
 
 
 class Difference(NamedTuple):
@@ -82,12 +85,9 @@ def over_trainings(
 ) -> tuple[float, Noise]:
     """The mean difference of two methods from values [trainings, items], and its noise over trainings and items.
 
-    The items are the same for both; trainings are drawn for each method by itself, with a variance that both pool.
-    A method with one row is taken as it is (it has no training), so that its trainings add no variance.
-
-    Two methods of three seeds know little of how trainings vary. `among` is what all methods of a comparison show of
-    it: it counts with its degrees of freedom, unless these two vary more. Where those methods are not alike, each
-    counts with its own variance, and the degrees of freedom are Welch and Satterthwaite's.
+    The items are the same for both; trainings are drawn for each method by itself. A method with one row is taken as
+    it is (it has no training), so that its trainings add no variance. `among` is what all methods of a comparison show
+    of how trainings vary, these two among them: see `_of_trainings`.
 
     Raises:
         ValueError: not the same number of items.
@@ -98,16 +98,32 @@ def over_trainings(
     each = _differences(a.mean(axis=0), b.mean(axis=0))
     mine, theirs = crossed(a), crossed(b)
     both = crossed(each[None, :])
-    freedom: float = len(a) + len(b) - 2
+    seeds, freedom = _of_trainings([(1.0, mine.seeds, len(a)), (1.0, theirs.seeds, len(b))], among)
     items = max(both.items - mine.residual - theirs.residual, 0.0) if freedom else both.items
-    seeds = mine.seeds + theirs.seeds
-    if among is not None and not among.alike and seeds > 0:
-        each_by_itself = sum(one.seeds**2 / (len(rows) - 1) for one, rows in ((mine, a), (theirs, b)) if len(rows) > 1)
-        freedom = seeds**2 / each_by_itself
-    elif among is not None and 0 < freedom < among.freedom:
-        common = among.variance * sum(1 / len(rows) for rows in (a, b) if len(rows) > 1)
-        seeds, freedom = max(seeds, common), among.freedom
     return both.mean, Noise(seeds, items, freedom)
+
+
+def _of_trainings(parts: Sequence[tuple[float, float, int]], among: Spread | None) -> tuple[float, float]:
+    """The variance that trainings put into a weighted sum of methods' means, and its degrees of freedom.
+
+    A few trainings of two methods know little of it, so all methods of a comparison pool theirs (`among`), and that
+    counts with its many degrees of freedom unless these vary more. Where one method surely varies more than the others
+    do, or these do, nothing is pooled: each has its own variance, with Welch and Satterthwaite's degrees of freedom.
+
+    Args:
+        parts: for each method its squared weight, the variance of its mean over trainings, and how many those are.
+    """
+    known = [(weight, variance, count) for weight, variance, count in parts if count > 1]
+    own = sum(weight * variance for weight, variance, _ in known)
+    alone = sum(count - 1 for *_, count in known)
+    if not known or among is None:
+        return own, alone
+    squares = sum(variance * count * (count - 1) for _, variance, count in known)
+    rest, freedom = among.variance * among.freedom - squares, among.freedom - alone
+    if not among.alike or (freedom > 0 and f_tail(alone, freedom, squares, rest) < UNLIKE):
+        spread = sum((weight * variance) ** 2 / (count - 1) for weight, variance, count in known)
+        return own, own**2 / spread if spread > 0 else alone
+    return max(own, among.variance * sum(weight / count for weight, _, count in known)), among.freedom
 
 
 def share_of_gap(
@@ -127,7 +143,8 @@ def share_of_gap(
         among: as in `over_trainings`.
 
     Returns:
-        None where the 95 % interval of T - S does not lie above 0: then there is no gap that could be closed.
+        None where the 95 % interval of T - S does not lie above 0: then there is no gap that could be closed. None too
+        where the noise allows any share.
 
     Raises:
         ValueError: no items, or not the same number.
@@ -138,26 +155,30 @@ def share_of_gap(
     kd, s, t = (one.mean(axis=0) for one in tables)
     gained, gap = _differences(kd, s), _differences(t, s)
     known = [crossed(one) for one in tables]
-    value, noise = over_trainings(tables[2], tables[1], among)
-    if value - noise.half() <= 0:
+    among = among or pooled([one.mean(axis=1).tolist() for one in tables])
+
+    def noise(weights: Sequence[float], each: Any) -> Noise:
+        """Of a sum of the three: `weights` are squared, `each` is the sum for each item."""
+        parts = [(weight, own.seeds, len(one)) for weight, own, one in zip(weights, known, tables, strict=True)]
+        seeds, freedom = _of_trainings(parts, among)
+        chance = sum(weight * own.residual for weight, own in zip(weights, known, strict=True))
+        items = crossed(each[None, :]).items
+        return Noise(seeds, max(items - chance, 0.0) if freedom else items, freedom)
+
+    if float(gap.mean()) <= noise((0.0, 1.0, 1.0), gap).half():
         return None
-    spread = pooled([one.mean(axis=1).tolist() for one in tables]) or Spread(0.0, 0)
-    if among is not None and 0 < spread.freedom < among.freedom:
-        spread = Spread(max(spread.variance, among.variance), among.freedom)
 
     def outside(share: float) -> bool:
-        weights = (1.0, (1 - share) ** 2, share**2)
-        both = crossed((gained - share * gap)[None, :])
-        chance = sum(weight * one.residual for weight, one in zip(weights, known, strict=True))
-        several = [weight / len(one) for weight, one in zip(weights, tables, strict=True) if len(one) > 1]
-        items = max(both.items - chance, 0.0) if several else both.items
-        return abs(both.mean) > Noise(spread.variance * sum(several), items, spread.freedom).half()
+        each = gained - share * gap
+        return abs(float(each.mean())) > noise((1.0, (1 - share) ** 2, share**2), each).half()
 
     middle = float(gained.mean() / gap.mean())
     ends = []
     for step in (-1e-9, 1e-9):
-        while not outside(middle + step) and abs(step) < 1e6:
+        while not outside(middle + step):
             step *= 2
+            if abs(step) > FARTHEST:
+                return None
         near, far = step / 2, step
         for _ in range(60):
             half = (near + far) / 2

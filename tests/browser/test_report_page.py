@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lmdistill import report
 from lmdistill.outcomes import load
-from made_outcomes import cell_of, cells_folder, comparison_folder, some
+from lmdistill.store import write_rows
+from lmdistill.types import Annotation, Rationale
+from made_outcomes import cell_of, cells_folder, comparison_folder, examples, predictions, run_folder, some
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = [
@@ -59,6 +64,50 @@ addEventListener("load", () => {
   say("title", document.title);
   say("wide", document.documentElement.scrollWidth <= innerWidth);
   say("foreign", document.querySelectorAll("main img, main script, main b").length);
+});
+"""
+
+
+# How many items each choice of the filter and each word of a search leaves.
+COUNTS = """
+addEventListener("load", () => {
+  const told = {};
+  const found = () => parseInt(document.getElementById("found").textContent, 10);
+  const filter = document.getElementById("filter");
+  [...filter.options].map((one) => [one.value, one.textContent]).forEach(([value, name]) => {
+    filter.value = value;
+    filter.dispatchEvent(new Event("change"));
+    told[name] = found();
+  });
+  filter.value = "0";
+  filter.dispatchEvent(new Event("change"));
+  const search = document.getElementById("search");
+  search.value = "perhaps";
+  search.dispatchEvent(new Event("input"));
+  told.perhaps = found();
+  document.documentElement.setAttribute("data-told", JSON.stringify(told));
+});
+"""
+
+# Texts of each picture that lie on one another or outside it, by the browser's own type.
+CROWDED = """
+addEventListener("load", () => {
+  const told = {pictures: 0, texts: 0, overlap: [], outside: []};
+  document.querySelectorAll("svg.chart").forEach((svg) => {
+    told.pictures += 1;
+    const whole = svg.getBoundingClientRect();
+    const texts = [...svg.querySelectorAll("text")].map((one) => [one.textContent, one.getBoundingClientRect()]);
+    told.texts += texts.length;
+    texts.forEach(([text, box], place) => {
+      const beside = box.left < whole.left - 1 || box.right > whole.right + 1;
+      if (beside || box.top < whole.top - 1 || box.bottom > whole.bottom + 1) told.outside.push(text);
+      texts.slice(0, place).forEach(([other, its]) => {
+        if (box.left < its.right && its.left < box.right && box.top + 2 < its.bottom && its.top + 2 < box.bottom)
+          told.overlap.push([other, text]);
+      });
+    });
+  });
+  document.documentElement.setAttribute("data-told", JSON.stringify(told));
 });
 """
 
@@ -115,6 +164,53 @@ def test_items_can_be_searched_and_the_page_fits(page: Path, tmp_path: Path, wid
     assert teacher == 0.9 and values != [float(one) for one in seen["grouped"].split()][:-1], "the teacher stays last"
     assert int(seen["pairs"]) >= 1, "difference and p can be read without scrolling"
     assert seen["fewer"] == seen["voices"], "four methods: nothing to choose from"
+
+
+def told_by(probe: str, page: Path, tmp_path: Path, *flags: str) -> dict[str, Any]:
+    """What a probe found on a page."""
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
+    probed = tmp_path / "probed.html"
+    probed.write_text(text.replace("</body>", f"<script>{probe}</script></body>"), encoding="utf-8")
+    told = browse(probed, tmp_path / f"profile{''.join(flags)}", "--dump-dom", *flags)
+    assert complaints(told) == []
+    seen = re.search(r'data-told="([^"]*)"', told.stdout)
+    assert seen is not None
+    found: dict[str, Any] = json.loads(html.unescape(seen[1]))
+    return found
+
+
+def test_what_was_not_asked_is_not_wrong(tmp_path: Path) -> None:
+    asked = {"dss": predictions([i % 5 > 0 for i in range(60)]), "finetune": predictions([i > 3 for i in range(20)])}
+    for seed, (name, rows) in enumerate(asked.items()):  # the first seed alone has a teacher's value
+        run_folder(tmp_path / name, seed, rows, recipe=name)
+    teacher = [Annotation(one, (Rationale("so it is", "perhaps"),)) for one in examples(60)[:7]]
+    write_rows(tmp_path / "dss" / "teacher-test" / "rows.jsonl", teacher)
+    report.write(load([tmp_path / name for name in asked]), tmp_path / "out")
+    told = told_by(COUNTS, tmp_path / "out" / "report.html", tmp_path)
+    # dss is wrong on 0, 5, ..., 55; finetune, asked 0 to 19, on 0 to 3
+    assert told["all items"] == 60 and told["teacher wrong"] == 7
+    assert told["dss wrong"] == 12 and told["finetune wrong"] == 4
+    assert told["dss right, finetune wrong"] == 3, "1, 2, 3"
+    assert told["finetune right, dss wrong"] == 3, "5, 10, 15"
+    assert told["methods disagree"] == 6
+    assert told["all wrong"] == 1 + 8, "0, and 20, 25, ..., 55, which dss alone was asked"
+    assert told["perhaps"] == 7, "the teacher's answer is searched"
+
+
+@pytest.mark.parametrize("names", [("scripted error_rate", 5), ("gpt-4o-mini-2024-07-18 with thoughts", 4)])
+def test_the_words_of_a_picture_have_room(tmp_path: Path, names: tuple[str, int]) -> None:
+    dear = {"annotation": {"cost_of_all_answers": 0.02, "cost_per_example": 0.05, "complete": True}}
+    rows = [
+        cell_of(tmp_path, method, 0, some(level + 0.02 * n, 100, n), teacher=f"{names[0]} 0.{n}", facts=dear)
+        for n in range(names[1])
+        for method, level in (("finetune", 0.6), ("dss", 0.7))
+    ]
+    settings = {"hourly": 0.36, "measure": False}
+    report.write(load([cells_folder(tmp_path, rows, cost=settings)]), tmp_path)
+    for width in (420, 1200):
+        told = told_by(CROWDED, tmp_path / "report.html", tmp_path, f"--window-size={width},900")
+        assert told["overlap"] == [] and told["outside"] == [], width
+        assert told["pictures"] >= 2 and told["texts"] > 20
 
 
 def test_other_methods_can_be_shown(tmp_path: Path) -> None:

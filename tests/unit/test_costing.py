@@ -17,7 +17,7 @@ import pytest
 
 from lmdistill import config, registry, report_charts, spending, timing
 from lmdistill.annotate import annotate
-from lmdistill.arms import Run
+from lmdistill.arms import Arm, Run
 from lmdistill.costing import Costs, Speed, bill, frontier
 from lmdistill.errors import ConfigError
 from lmdistill.pricing import Price
@@ -147,6 +147,112 @@ def test_what_was_made_for_a_student_is_part_of_its_price(tmp_path: Path) -> Non
     moved = tmp_path / "there"
     base.rename(moved)
     assert spending.beforehand(moved / "cells" / "kd" / "seed-0", report) == pytest.approx(746)
+
+
+def test_trainings_count_however_deep_they_lie(tmp_path: Path) -> None:
+    """Reading a corpus first is a training of the same student, in a folder of its own below that of the student."""
+    report = Report("r", {}, {}, {}, {"train_seconds": {"0": 10.0, "1": 7.0}, "students": {}})
+    for name, seconds in (("corpus", 60.5), ("task", 10.0)):
+        stage_folder(tmp_path / "seed-0" / "train" / name, "train", 90.0, train_seconds=seconds)
+    stage_folder(tmp_path / "seed-0" / "tail", "train", 2.0)
+    stage_folder(tmp_path / "seed-0" / "test", "predict", 1000.0)
+    assert spending._trained(tmp_path, report) == {"0": 72.5, "1": 7.0}
+
+
+def test_no_run_was_made_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started inside a run's folder, where a model's name is the path of nothing."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    settings = {"teacher": {"name": "scripted", "model": "scripted"}, "student": {"model": "org/small"}}
+    report = run_in(run, settings, 40.0)
+    run_in(other, {}, 500.0)
+    for place in (run, run / "seed-0", other, tmp_path):
+        monkeypatch.chdir(place)
+        assert spending.beforehand(run, report) == 0, place
+    (run / "seed-0" / "train" / "student").mkdir()
+    for named in (run / "seed-0" / "train" / "student", Path("seed-0/train/student")):
+        monkeypatch.chdir(run)
+        assert spending.beforehand(run, replace(report, settings={"student": {"model": str(named)}})) == 0
+    monkeypatch.chdir(tmp_path)
+    told = replace(report, settings={"student": {"model": "other/seed-0/train"}})
+    assert spending.beforehand(run, told) == 505, "a path that is there is one"
+
+
+# --- dollars of all who were asked ---
+
+
+def arm_of(folder: Path, report: Report, recipe: str = "dss") -> Arm:
+    return Arm(recipe, recipe, {}, {0: Run(report, folder, folder / "rows.jsonl")})
+
+
+def asking(folder: Path, dollars: float | None, answers: int, **facts: Any) -> None:
+    stage_folder(folder, "annotate", 1.0, cost_of_all_answers=dollars, answers=answers, **facts)
+
+
+def asked_run(folder: Path, settings: Mapping[str, Any]) -> Report:
+    """A run whose report knows the dollar of its annotations alone, as older versions wrote it; $4.25 were paid."""
+    report = run_in(folder, settings, 40.0)
+    facts = {"cost_of_all_answers": 1.0, "cost_per_answer": 0.02, "answers": 50}
+    asking(folder / "annotations", 1.0, 50)
+    asking(folder / "verified", 3.0, 500)
+    asking(folder / "annotations-valid", 0.25, 10)
+    asking(folder / "annotations-test", 9.0, 400)
+    asking(folder / "teacher-test", 9.0, 400)
+    report = replace(report, facts={**report.facts, "annotation": facts})
+    write_json(folder / "report.json", report)
+    return report
+
+
+def test_everybody_who_was_asked_for_a_student_is_paid_for(tmp_path: Path) -> None:
+    report = asked_run(tmp_path, {})
+    found, _ = spending.costed(arm_of(tmp_path, report), Costs(), timed=False)
+    assert found.teacher == 4.25 and found.teacher_per_1000 == 20.0
+    asking(tmp_path / "annotations", None, 50)  # recorded, the verifier paid
+    assert spending.costed(arm_of(tmp_path, report), Costs(), timed=False)[0].teacher is None
+    stated = spending.costed(arm_of(tmp_path, report), Costs(teacher_per_1000=10.0), timed=False)[0]
+    assert stated.teacher == pytest.approx(10.0 * 50 / 1000 + 3.25), "what is stated stands for what is not known"
+    (tmp_path / "annotations").rename(tmp_path / "gone")
+    assert spending.costed(arm_of(tmp_path, report), Costs(), timed=False)[0].teacher == 1.0, "what the report tells"
+
+
+def test_what_was_made_beforehand_carries_its_teachers_dollars(tmp_path: Path) -> None:
+    expert, cut, cell = tmp_path / "first" / "expert", tmp_path / "first" / "cut", tmp_path / "cells" / "kd"
+    asked_run(expert, {})
+    (expert / "student").mkdir()
+    stage_folder(cut, "prune", 2.0, settings={"model": str(expert / "student")})
+    settings = {"teacher": {"model": str(expert / "student")}, "student": {"model": str(cut)}}
+    report = run_in(cell, settings, 40.0)
+    found, _ = spending.costed(arm_of(cell, report, "finetune"), Costs(), timed=False)
+    assert found.teacher == 4.25 and found.beforehand_seconds == 45 + 2, "once, though it is teacher and was cut"
+    assert found.made is not None and found.made > 4.25
+    report = asked_run(cell, settings)
+    assert spending.costed(arm_of(cell, report), Costs(), timed=False)[0].teacher == 8.5, "and what the cell asked"
+    asking(expert / "verified", None, 500)
+    assert spending.costed(arm_of(cell, report), Costs(), timed=False)[0].made is None, "not known is not free"
+    assert spending.costed(arm_of(cell, report), Costs(teacher_per_1000=2.0), timed=False)[0].teacher == 6.5
+
+
+def test_a_student_that_needs_the_teacher_in_use_pays_it_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spending, "speed_of", lambda *_: SPEED)
+    monkeypatch.setattr(spending, "student_of", lambda run: run.folder)
+    (tmp_path / "rows.jsonl").write_text("")
+    report = asked_run(tmp_path, {"sampling": {"n": 5}})
+    costs = Costs(hourly=0.36)  # 1,000 answers take 20 s, $0.002
+    needy, alone = (
+        spending.costed(arm_of(tmp_path, report, recipe), costs, timed=True)[0]
+        for recipe in ("rationale_as_input", "dss")
+    )
+    assert alone.student_per_1000 == pytest.approx(0.002) and alone.break_even is not None
+    assert needy.student_per_1000 == pytest.approx(20.002) and needy.break_even is None
+    assert needy.teacher == alone.teacher == 4.25, "with what was asked to choose a checkpoint, without the test's"
+    stated = spending.costed(arm_of(tmp_path, report, "rationale_as_input"), Costs(teacher_per_1000=3.0), timed=True)[0]
+    assert stated.student_per_1000 == pytest.approx(3.0, abs=0.01) and stated.break_even is None
+    told = {**report.facts, "annotation": {"cost_of_all_answers": None, "answers": 50}}
+    unknown = arm_of(tmp_path, replace(report, facts=told), "rationale_as_input")
+    assert spending.costed(unknown, costs, timed=True)[0].student_per_1000 is None, "not known is not free"
+    asks = {name for name in registry.names("recipes") if spending._asks_at_test(name)}
+    assert asks == {"rationale_as_input"} and not spending._asks_at_test("of another version")
 
 
 def test_a_student_dearer_than_the_teacher_never_breaks_even() -> None:

@@ -47,7 +47,8 @@ def test_metrics_are_given_by_name_or_made(tmp_path: Path) -> None:
     assert report.metrics["accuracy"].high < report.metrics["exact_match"].high
     rows = Rows(path, Score)
     assert [row.id for row in rows] == [example.id for example in TASK.examples("test")]
-    assert rows[0].values == {"exact_match": 1.0, "accuracy": 1.0, "confidence": 0.8, "right": 1.0}
+    brier = pytest.approx(0.04)
+    assert rows[0].values == {"exact_match": 1.0, "accuracy": 1.0, "confidence": 0.8, "right": 1.0, "brier": brier}
 
 
 def test_the_tasks_own_metric_is_the_default() -> None:

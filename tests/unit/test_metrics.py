@@ -228,7 +228,7 @@ def test_calibration_edges_belong_to_the_bin_below() -> None:
 def test_calibration_without_confidence() -> None:
     metric = Calibration()
     silent = metric.score(answered(None, "yes"), TASK)
-    assert silent.values == {"confidence": 0.0, "right": 0.0}
+    assert silent.values == {"confidence": 0.0, "right": 0.0, "brier": 0.0}
     unsure = metric.score(answered("yes", "yes"), TASK)
     assert unsure.values == {}
     assert metric.aggregate([silent, unsure])["brier"].n == 1

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import pytest
 
 from lmdistill import charts, report, report_parts
 from lmdistill.contests import pairs_of
+from lmdistill.costing import frontier
 from lmdistill.errors import ConfigError, StoreError
 from lmdistill.intervals import Noise
 from lmdistill.outcomes import Arm, Outcomes, Run, load
@@ -84,6 +88,22 @@ def test_the_page_asks_for_nothing_and_holds_no_markup_of_others(folder: Path) -
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text.replace(HOSTILE, ""))
     assert "default-src 'none'" in text and "'unsafe-inline'; script-src 'sha256-" in text
     assert "<script>document.title='broken in'</script>" in page.text, "shown as text"
+
+
+def test_half_a_surrogate_pair_is_reported(tmp_path: Path) -> None:
+    """An answer cut inside an emoji: such a text is kept, and UTF-8 has no word for it."""
+    cut = "</script> \ud83d"
+    told = [replace(one, rationale=cut) for one in predictions([True] * 9 + [False])]
+    told[9] = replace(told[9], reason="no answer \ud83d")
+    run_folder(tmp_path, 0, told, recipe="dss")
+    outcomes = replace(load([tmp_path]), title="Cut \ud83d", question="\U0001f600?")
+    report.write(outcomes, tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert block is not None and "<" not in block[1]
+    assert [item["said"][0]["rationale"] for item in json.loads(block[1])["items"]] == [cut] * 10
+    assert "<title>Cut \ufffd</title>" in text and "\U0001f600?" in text
+    assert (tmp_path / "out" / "report.md").read_text(encoding="utf-8").startswith("# Cut \ufffd\n\n\U0001f600?")
 
 
 def test_the_items_of_the_page_are_the_test_items(folder: Path) -> None:
@@ -512,6 +532,104 @@ def test_the_error_browser_holds_the_baseline_and_the_best_and_says_so(tmp_path:
 # --- charts ---
 
 
+class Words(NamedTuple):
+    """A text of a picture, and the box that it fills on a phone (an em is 19 units there, see the page's style)."""
+
+    text: str
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+def words_of(drawn: str) -> list[Words]:
+    found = []
+    for one in ElementTree.fromstring(f"<all>{drawn}</all>").iter("text"):
+        text = one.text or ""
+        wide = 0.6 * 19 * len(text)
+        x, y = float(one.attrib["x"]), float(one.attrib["y"])
+        left = x - wide * {"start": 0, "middle": 0.5, "end": 1}[one.get("text-anchor", "start")]
+        found.append(Words(text, left, left + wide, y - 14, y + 4))
+    return found
+
+
+def overlapping(words: list[Words]) -> list[tuple[str, str]]:
+    return [
+        (one.text, two.text)
+        for one, two in itertools.combinations(words, 2)
+        if one.left < two.right and two.left < one.right and one.top < two.bottom and two.top < one.bottom
+    ]
+
+
+def outside(drawn: str) -> list[str]:
+    sizes = re.search(r'viewBox="0 0 (\d+) (\d+)"', drawn)
+    assert sizes is not None
+    wide, high = map(int, sizes.groups())
+    return [one.text for one in words_of(drawn) if one.left < 0 or one.right > wide or one.top < 0 or one.bottom > high]
+
+
+NAMES = ["scripted", *(f"scripted error_rate {share}" for share in ("0.1", "0.2", "0.3", "0.4"))]
+LONG = [f"openai/gpt-4o-mini-2024-07-18 temperature {share}" for share in ("0", "0.2", "0.5", "0.7", "1")]
+
+
+@pytest.mark.parametrize("names", [["a", "b"], NAMES, LONG, [f"model number {n}" for n in range(40)], ["ab " * 40] * 2])
+def test_names_on_an_axis_have_room(names: list[str]) -> None:
+    points = [charts.Point(place, 0.5, 0.4, 0.6) for place in range(len(names))]
+    drawn = charts.lines([charts.Series("dss", points)], x="teacher", y="accuracy", names=names)
+    assert overlapping(words_of(drawn)) == [] and outside(drawn) == []
+    told = " ".join(ElementTree.fromstring(f"<all>{drawn}</all>").itertext())
+    assert all(" ".join(name.split()) in " ".join(told.split()) for name in names), "in full, where one looks for it"
+    shown = " ".join(one.text for one in words_of(drawn))
+    if names == NAMES:
+        assert shown.count("error_rate") == 4, "in lines, as each word has room"
+    if names == LONG:
+        assert "openai" not in shown and "<span>2: openai/gpt-4o-mini-2024-07-18 temperature 0.2</span>" in drawn
+
+
+def test_numbers_on_an_axis_have_room() -> None:
+    for xs in ([0.01, 0.011, 0.012, 1], [10_000, 12_000, 15_000, 200_000], [1e-9, 1e4], [1e5, 2e5]):
+        for log in (False, True):
+            points = [charts.Point(x, 0.5, 0.4, 0.6) for x in xs]
+            drawn = charts.lines([charts.Series("dss", points)], x="steps", y="accuracy", log=log)
+            dots = charts.scatter([("dss", point, 0) for point in points], x="dollars", y="accuracy", log=log)
+            for picture in (drawn, dots):
+                assert overlapping(words_of(picture)) == [] and outside(picture) == [], (xs, log)
+                assert len(words_of(picture)) > 4
+
+
+def test_the_labels_of_a_frontier_have_room() -> None:
+    """Grids of two methods at two shares of the data and others: names where they have room, else numbers."""
+    rng, named = random.Random(0), 0
+    for _ in range(60):
+        titles = [f"{method} fraction={share}" for method in ("finetune", "dss", "scotd") for share in ("0.25", "1")]
+        spread = rng.choice([0.01, 0.1, 0.5])
+        found = [(0.5 + spread * rng.random(), 1 + rng.random() * rng.choice([0.05, 1, 9])) for _ in titles]
+        points = [
+            (title, charts.Point(x, y, y - 0.05, y + 0.05), n)
+            for n, (title, (y, x)) in enumerate(zip(titles, found, strict=True))
+        ]
+        best = frontier([(point.x, point.y) for _, point, _ in points])
+        drawn = charts.scatter(points, x="dollars", y="accuracy", best=best)
+        words = words_of(drawn)
+        assert overlapping(words) == [] and outside(drawn) == []
+        labels = re.findall(r'<text class="label"[^>]*>([^<]*)<', drawn)
+        whole = [points[place][0] for place in best]
+        numbered = re.findall(r"</svg>(\d+): ([^<]*)</span>", drawn)
+        assert labels == whole or (labels == [n for n, _ in numbered] and whole == [name for _, name in numbered])
+        named += labels == whole
+    assert named > 10, "most small frontiers have room for names"
+
+
+def test_a_free_method_stands_at_nothing(tmp_path: Path) -> None:
+    dear = {"annotation": {"cost_of_all_answers": 5.0, "cost_per_example": 0.05, "complete": True}}
+    rows = [cell_of(tmp_path, "dss", 0, some(0.8, 100, 1), facts=dear), cell_of(tmp_path, "mi", 0, some(0.6, 100, 2))]
+    outcomes = load([cells_folder(tmp_path, rows, cost={"hourly": 0.0, "measure": False})])
+    drawn = drawings(outcomes, report.gathered(outcomes))["pareto"]
+    assert "1e-" not in drawn and re.search(r"<title>mi: 0\.\d+ at 0</title>", drawn)
+    shown = [one.text for one in words_of(drawn)]
+    assert {"0", "2", "4"} <= set(shown), "a linear axis"
+
+
 def test_many_series_stay_within_the_axes() -> None:
     points = [charts.Point(1, 0.5, 0.4, 0.6), charts.Point(2, 0.7, 0.6, 0.8)]
     drawn = charts.lines([charts.Series(str(number), points, number) for number in range(20)], x="x", y="y")
@@ -535,8 +653,6 @@ def test_an_axis_maps_ends_to_ends_and_ticks_are_round() -> None:
 
 
 def test_charts_escape_names_and_are_whole() -> None:
-    from xml.etree import ElementTree
-
     points = [charts.Point(1, 0.5, 0.4, 0.6), charts.Point(2, 0.7, 0.6, 0.8)]
     line = charts.lines([charts.Series(HOSTILE, points)], x="<x>", y="&", rules=[(HOSTILE, 0.9)])
     dots = charts.scatter([(HOSTILE, charts.Point(3, 0.5, 0.4, 0.6), 1)], x="cost", y="accuracy", best=[0])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lmdistill.annotate import annotate
 from lmdistill.pricing import Ledger
-from lmdistill.rounds import rounds_of, summed_facts
+from lmdistill.rounds import askings_of, rounds_of, summed_facts
 from lmdistill.store import stage
 from lmdistill.tasks.sums import Sums
 from lmdistill.teachers.scripted import Scripted
@@ -41,6 +41,29 @@ def test_what_rounds_used_is_added_up(tmp_path: Path) -> None:
     made(tmp_path / "annotations-again-2", **{**known, "cost": None}, **used)
     assert summed_facts(tmp_path)["cost"] is None, "one that is not known makes the sum unknown"
     assert summed_facts(tmp_path / "nothing") == {}
+
+
+def test_everybody_who_was_asked_before_the_test_is_in_the_bill(tmp_path: Path) -> None:
+    """A verifier's answers, and those behind the validation questions; what measures alone is not the run's price."""
+    made(tmp_path / "annotations", requests=4, cost_of_all_answers=1.0, cost_per_example=0.1, cost_per_answer=0.1)
+    made(tmp_path / "verified", requests=40, cost_of_all_answers=2.5, cost_per_example=0.01)
+    made(tmp_path / "annotations-valid", cost_of_all_answers=0.25)
+    for name in ("annotations-test", "annotations-test-20", "teacher-test", "also-svamp", "questions-test-3"):
+        made(tmp_path / name, cost_of_all_answers=100.0)
+    with stage(tmp_path / "curated", "curate", settings={}) as opened:
+        opened.manifest.facts = {"cost_of_all_answers": 100.0}
+    found = summed_facts(tmp_path)
+    assert found["cost_of_all_answers"] == 3.75
+    assert (found["requests"], found["cost_per_example"], found["cost_per_answer"]) == (4, 0.1, 0.1), "the teacher's"
+    made(tmp_path / "annotations-again-1", requests=1, cost_of_all_answers=0.5)
+    found = summed_facts(tmp_path)
+    assert (found["cost_of_all_answers"], found["cost_per_example"]) == (4.25, 0.15), "1.5 of 1.0 went to examples"
+    assert len(askings_of(tmp_path)) == 4 and summed_facts(tmp_path, "valid")["cost_of_all_answers"] == 204.0
+    made(tmp_path / "verified-too", cost_of_all_answers=None)
+    assert summed_facts(tmp_path)["cost_of_all_answers"] is None, "one that is not known makes the sum unknown"
+    for name in ("annotations", "annotations-again-1"):
+        made(tmp_path / "older" / name, requests=1)
+    assert summed_facts(tmp_path / "older")["cost_of_all_answers"] is None, "not told is not free"
 
 
 def test_a_ledger_that_goes_on_says_what_each_round_used(tmp_path: Path) -> None:

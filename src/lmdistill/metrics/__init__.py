@@ -19,6 +19,8 @@ class Metric(ABC):
 
     values: ClassVar[tuple[str, ...]] = ()
     """The names of the run's values, where it is not the metric's own name alone."""
+    lower: ClassVar[tuple[str, ...]] = ()
+    """Those of the run's values of which less is better."""
     package: ClassVar[str] = ""
     """A package beyond the core that it needs, as it is imported."""
     of_gold: ClassVar[bool] = False

@@ -30,6 +30,7 @@ class Calibration(Metric):
     """
 
     values: ClassVar[tuple[str, ...]] = ("calibration_error", "brier")
+    lower: ClassVar[tuple[str, ...]] = values
 
     bins: int = 10
     binning: Literal["width", "mass"] = "width"
@@ -44,13 +45,14 @@ class Calibration(Metric):
     def score(self, prediction: Prediction, task: Task) -> Score:
         name, confidence = prediction.example.id, prediction.confidence
         if prediction.answer is None:
-            return Score(name, {"confidence": 0.0, "right": 0.0})
+            return Score(name, {"confidence": 0.0, "right": 0.0, "brier": 0.0})
         if confidence is None:
             return Score(name, {})
         if not 0 <= confidence <= 1 or math.isnan(confidence):
             raise DataError(f"prediction {name!r} has confidence {confidence}; expected a number from 0 to 1")
         right = task.is_correct(prediction.example, prediction.answer)
-        return Score(name, {"confidence": float(confidence), "right": float(right)})
+        squared = (float(confidence) - right) ** 2
+        return Score(name, {"confidence": float(confidence), "right": float(right), "brier": squared})
 
     def aggregate(self, scores: Sequence[Score]) -> dict[str, Estimate]:
         import numpy

@@ -26,6 +26,7 @@ class Nll(Metric):
     """
 
     values: ClassVar[tuple[str, ...]] = ("nll", "perplexity")
+    lower: ClassVar[tuple[str, ...]] = values
     of_gold: ClassVar[bool] = True
 
     floor: float = 1e-6

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmdistill.evaluate import evaluate
+from lmdistill.evaluate import ANSWERED, evaluate
 from lmdistill.objectives import Objective
 from lmdistill.predict import predict
-from lmdistill.recipes._measuring import ANSWERED, measures
+from lmdistill.recipes._measuring import measures
 from lmdistill.registry import name_of
 from lmdistill.types import Estimate, Report
 

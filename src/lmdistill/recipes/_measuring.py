@@ -9,17 +9,13 @@ from typing import Any
 
 from lmdistill import intervals
 from lmdistill.errors import ConfigError
-from lmdistill.evaluate import evaluate, metrics_of
+from lmdistill.evaluate import ANSWERED, GOLD, evaluate, metrics_of, scores_in
 from lmdistill.metrics import Metric
 from lmdistill.objectives import Objective
 from lmdistill.profiling import reference_predictions
 from lmdistill.registry import name_of
-from lmdistill.store import Rows
 from lmdistill.tasks import Task
-from lmdistill.types import Annotation, Estimate, Prediction, Report, Score
-
-ANSWERED, GOLD = "scores.jsonl", "gold-scores.jsonl"
-"""What each test item was given: for the student's text, and by the student for the gold one."""
+from lmdistill.types import Annotation, Estimate, Prediction, Report
 
 
 def measures(task: Task, more: Sequence[Metric], *, of_gold: bool = False) -> list[Metric]:
@@ -59,25 +55,13 @@ def over_seeds(reports: Mapping[int, Report], folder: Path) -> dict[str, Estimat
     ordered = list(reports.values())
     if len(ordered) == 1:
         return dict(ordered[0].metrics)
-    scored = {seed: _scores_in(folder / f"seed-{seed}") for seed in reports}
+    scored = {seed: scores_in(folder / f"seed-{seed}") for seed in reports}
     found = {}
     for name in ordered[0].metrics:
         runs = {seed: report.metrics[name] for seed, report in reports.items()}
         values = {seed: one.value for seed, one in runs.items()}
         items = {seed: own.get(name, {}) for seed, own in scored.items()}
         found[name] = intervals.of_runs(values, items) or intervals.over_runs(list(values.values()), [*runs.values()])
-    return found
-
-
-def _scores_in(folder: Path) -> dict[str, dict[str, float]]:
-    """What each test item was given, by metric; those of other tasks behind the task's name."""
-    found: dict[str, dict[str, float]] = {}
-    for path in (folder / ANSWERED, folder / GOLD, *sorted(folder.glob(f"also-*-{ANSWERED}"))):
-        named = path.name.removeprefix("also-").removesuffix(f"-{ANSWERED}")
-        place = f"{named}." if path.name.startswith("also-") else ""
-        for row in Rows(path, Score) if path.exists() else ():
-            for name, value in row.values.items():
-                found.setdefault(place + name, {})[row.id] = value
     return found
 
 

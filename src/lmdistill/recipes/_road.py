@@ -79,6 +79,8 @@ class Road(Recipe):
 
     asks_teacher: ClassVar[bool] = True
     """Whether training reads the teacher's answers."""
+    asks_at_test: ClassVar[bool] = False
+    """Whether every answer of the student needs one of the teacher's, in use too."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -262,7 +264,7 @@ class Road(Recipe):
         facts["by_seed"] = {
             str(seed): {name: one.value for name, one in report.metrics.items()} for seed, report in reports.items()
         }
-        if told_of_asking := summed_facts(out):
+        if told_of_asking := summed_facts(out, self.test_split):
             facts["annotation"] = told_of_asking
         first = next(iter(reports.values()))
         counts = {"train_items": len(items), **first.counts, **stage_counts(out)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lmdistill.objectives._labels import LabelSource
 from lmdistill.objectives.rationale_as_input import RationaleAsInput as Objective
@@ -21,6 +22,8 @@ class RationaleAsInput(Road):
     """
 
     labels: LabelSource = "gold"
+
+    asks_at_test: ClassVar[bool] = True
 
     def objective(self) -> Objective:
         return Objective(labels=self.labels)
