@@ -44,12 +44,18 @@ def some(share: float, count: int, seed: int) -> list[bool]:
 
 
 def run_folder(
-    folder: Path, seed: int | None, told: Sequence[Prediction], *, recipe: str, facts: Mapping[str, Any] | None = None
+    folder: Path,
+    seed: int | None,
+    told: Sequence[Prediction],
+    *,
+    recipe: str,
+    facts: Mapping[str, Any] | None = None,
+    metrics: Sequence[str] = (),
 ) -> Report:
     """A run's folder with its predictions and its report."""
     inner = folder if seed is None else folder / f"seed-{seed}"
     write_rows(inner / "test" / "rows.jsonl", told)
-    report = evaluate(TASK, told)
+    report = evaluate(TASK, told, list(metrics))
     own: dict[str, Any] = {} if seed is None else {"train_seconds": {str(seed): 30.0}, "students": {}, "steps": {}}
     if seed is not None:
         own["by_seed"] = {str(seed): {name: one.value for name, one in report.metrics.items()}}
@@ -105,6 +111,7 @@ def cell_of(
     *,
     status: str = "done",
     facts: Mapping[str, Any] | None = None,
+    metrics: Sequence[str] = (),
     **about: Any,
 ) -> dict[str, Any]:
     """A run of a comparison and its line of `cells.json`; `about` are the settings that set it apart (`n` is
@@ -112,7 +119,7 @@ def cell_of(
     told = {{"n": "sampling.n"}.get(key, key): value for key, value in about.items()}
     name = "-".join([method, *map(str, about.values()), str(seed)])
     if status == "done":
-        run_folder(out / "cells" / name, seed, predictions(right), recipe=method, facts=facts)
+        run_folder(out / "cells" / name, seed, predictions(right), recipe=method, facts=facts, metrics=metrics)
     row = {"name": name, "method": method, "recipe": method, "about": told, "seed": seed, "folder": f"cells/{name}"}
     return {**row, "status": status, "error": None if status == "done" else "it broke"}
 

@@ -215,7 +215,8 @@ def page(every: Mapping[str, Claim]) -> str:
     minutes = sum(claim.minutes for claim in every.values())
     told = f"All of them: about {minutes:.0f} minutes on two idle cores, by estimate, not measured"
     if len(settled) == sum(not claim.not_testable for claim in every.values()):
-        told = f"All of them took {sum(one.get('wall_seconds', 0.0) for one in settled) / 60:.0f} minutes here, beside other work"
+        took = sum(one.get("wall_seconds", 0.0) for one in settled) / 60
+        told = f"All of them took {took:.0f} minutes here, beside other work"
     lines += [f"{told}.", ""]
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lmdistill import config, intervals, registry
 from lmdistill.errors import LmdistillError
-from lmdistill.evaluate import scores_in
+from lmdistill.evaluate import kinds_with, scores_in
 from lmdistill.grid import brief
 from lmdistill.store import Rows
 from lmdistill.tasks import Task
@@ -133,8 +133,8 @@ class Arm:
     def _scored(self, told: Sequence[Prediction], metric: str) -> dict[str, float]:
         """What a run that kept no scores would have been given, by example's id."""
         named = [config.rebuild("metrics", one) for one in self.report.settings.get("metrics", ())]
-        for name in (self.task.metric, *self.task.also, metric):
-            with contextlib.suppress(LmdistillError):  # a value's name that is no metric's, a package that is not here
+        for name in dict.fromkeys((self.task.metric, *self.task.also, *kinds_with(metric))):
+            with contextlib.suppress(LmdistillError):  # a package that is not here
                 named.append(registry.load("metrics", name)())
         for scorer in named if told else ():
             if not scorer.of_gold and metric in scorer.score(told[0], self.task).values:

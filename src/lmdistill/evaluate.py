@@ -49,7 +49,13 @@ def lower_is_better(metric: str) -> bool:
     (False, True, True)
     """
     name = metric.removeprefix("teacher_").rpartition(".")[2]
-    return any(name in registry.load("metrics", kind).lower for kind in registry.names("metrics"))
+    return any(name in registry.load("metrics", kind).lower for kind in kinds_with(name))
+
+
+def kinds_with(value: str) -> list[str]:
+    """The metrics that report a value of this name."""
+    kinds = registry.names("metrics")
+    return [kind for kind in kinds if value in (registry.load("metrics", kind).values or (kind,))]
 
 
 def evaluate(

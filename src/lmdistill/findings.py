@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lmdistill.arms import Arm
+from lmdistill.arms import Arm, Run
 from lmdistill.contests import SHARE, bars, by_share, goodness, leader, place_of
 from lmdistill.grid import brief
 from lmdistill.outcomes import Outcomes
@@ -118,21 +118,30 @@ def _monotonous(outcomes: Outcomes) -> Iterator[str]:
     """Methods that say much the same to everything, far more often than the labels do: their scores mean little."""
     told = []
     for arm in outcomes.arms:
-        run = next(iter(arm.runs.values()))
-        said: Counter[str | None] = Counter()
-        labels: Counter[str | None] = Counter()
-        for one in run.predictions() if run.rows.exists() else ():
-            said[one.answer] += 1
-            labels[one.example.label] += 1
-        if said.total() < FEW:
-            continue
-        (answer, most), (_, usual) = said.most_common(1)[0], labels.most_common(1)[0]
-        share = usual / labels.total()
-        if most / said.total() >= max(0.5, min(share + 0.25, (1 + share) / 2)):
-            shown = "no answer" if answer is None else repr(textwrap.shorten(answer, 60, placeholder=" ..."))
-            told.append(f"{arm.title} ({shown} to {most:,} of {said.total():,})")
+        found = [(seed, said) for seed, run in arm.runs.items() if (said := _said_mostly(run))]
+        if found and len(found) == len(arm.runs):
+            told.append(f"{arm.title} ({found[0][1]})")
+        else:
+            told += [f"{arm.title} seed {seed} ({said})" for seed, said in found]
     if told:
         yield f"Read no progress into the scores of what says nearly the same to everything: {_and(told)}."
+
+
+def _said_mostly(run: Run) -> str:
+    """What a run answered far more often than the labels would, and how often; '' where there is no such answer."""
+    said: Counter[str | None] = Counter()
+    labels: Counter[str | None] = Counter()
+    for one in run.predictions() if run.rows.exists() else ():
+        said[one.answer] += 1
+        labels[one.example.label] += 1
+    if said.total() < FEW:
+        return ""
+    (answer, most), (_, usual) = said.most_common(1)[0], labels.most_common(1)[0]
+    share = usual / labels.total()
+    if most / said.total() < max(0.5, min(share + 0.25, (1 + share) / 2)):
+        return ""
+    shown = "no answer" if answer is None else repr(textwrap.shorten(answer, 60, placeholder=" ..."))
+    return f"{shown} to {most:,} of {said.total():,}"
 
 
 def _efficiency(outcomes: Outcomes, pairs: Sequence[Pair]) -> Iterator[str]:
@@ -217,8 +226,11 @@ def _cheapest(outcomes: Outcomes, pairs: Sequence[Pair], bills: Mapping[str, Map
     unknown = [arm.title for arm in level if _spent(bills.get(arm.title, {}), 0) is None]
     rest = f" What {_and(unknown)} cost to make is not known." if unknown else ""
     used = [arm for arm in level if _spent(bills.get(arm.title, {}), ANSWERS) is not None]
+    trained = [arm for arm in level if not arm.seedless and arm.title not in unknown]
+    if any(arm not in used for arm in trained):  # what some cost to use is not known: they are not out of the running
+        used = []
     count = ANSWERS if used else 0
-    known = used or [arm for arm in level if not arm.seedless and arm.title not in unknown]
+    known = used or trained
     if not known:
         return
     arm = min(known, key=lambda one: _spent(bills[one.title], count) or 0.0)

@@ -65,12 +65,19 @@ def gathered(outcomes: Outcomes) -> dict[str, Any]:
         "name": outcomes.title,
         "question": outcomes.question,
         "metric": outcomes.metric,
+        "lower": outcomes.lower,
         "baseline": outcomes.baseline,
         "summary": summary(outcomes, pairs, limit, {arm["title"]: arm["bill"] for arm in arms}),
         "arms": arms,
         "teacher": None if teacher is None else asdict(teacher),
         "pairs": [
-            {**asdict(pair), "significant": pair.significant, "methods": _names(pair, by_title)} for pair in pairs
+            {
+                **asdict(pair),
+                "significant": pair.significant,
+                "worse": (pair.value < 0) != outcomes.lower,
+                "methods": _names(pair, by_title),
+            }
+            for pair in pairs
         ],
         "ceiling": outcomes.ceiling,
         "gaps": [asdict(one) for one in gaps_closed(outcomes)],
@@ -177,7 +184,7 @@ def ordered(found: Mapping[str, Any]) -> list[Any]:
         found["arms"],
         key=lambda arm: (
             groups.index(tuple(arm["about"].items())),
-            -arm["estimate"]["value"] if arm["estimate"] else math.inf,
+            (1 if found["lower"] else -1) * arm["estimate"]["value"] if arm["estimate"] else math.inf,
         ),
     )
 

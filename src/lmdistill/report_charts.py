@@ -70,7 +70,9 @@ def _pareto(outcomes: Outcomes, found: Mapping[str, Any], colours: Mapping[str, 
         point = charts.Point(x, one["value"], one["low"], one["high"])
         points.append((row["title"], point, colours[row["method"]]))
     competing = [place for place, row in enumerate(rows) if not row["aside"]]
-    best = [competing[place] for place in frontier([points[at][1][:2] for at in competing])]
+    sign = -1 if outcomes.lower else 1
+    known = [(points[at][1].x, sign * points[at][1].y) for at in competing]
+    best = [competing[place] for place in frontier(known)]
     name = "training seconds" if free else "dollars to make (teacher and training)"
     log = min(xs) > 0 and max(xs) / min(xs) >= 10  # what is free stands at 0, where a logarithm has no place
     drawn = charts.scatter(points, x=name, y=outcomes.metric, best=best, log=log)

@@ -111,7 +111,8 @@ def gaps_closed(outcomes: Outcomes) -> list[Closed]:
                 continue
             three = _by_item([one.scores(outcomes.metric) for one in (arm, low, high) if one])
             if three:
-                kd, student, teacher = three
+                sign = -1 if outcomes.lower else 1
+                kd, student, teacher = ([[sign * one for one in row] for row in rows] for rows in three)
                 where = ", ".join(f"{name} {value}" for name, value in key)
                 found[arm.title] = Closed(where, arm.title, arm.method, share_of_gap(kd, student, teacher, among))
     return list(found.values())

@@ -420,7 +420,7 @@ def test_a_method_whose_teacher_s_bill_is_not_known_is_named_and_not_drawn(tmp_p
         | {"aside": False}
         for title, made in (("finetune", 0.1), ("dss", 2.0), ("<replayed>", None))
     ]
-    outcomes: Any = SimpleNamespace(metric="accuracy")
+    outcomes: Any = SimpleNamespace(lower=False, metric="accuracy")
     colours = {"finetune": 0, "dss": 1, "<replayed>": 2}
     drawn = report_charts._pareto(outcomes, {"arms": rows}, colours)
     assert "not known: &lt;replayed&gt;." in drawn and drawn.count("replayed") == 1
