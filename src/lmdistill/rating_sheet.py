@@ -97,10 +97,10 @@ def _ratings(path: Path, pairs: Mapping[str, Pair]) -> dict[str, str]:
     text = "\n".join(line for _, line in read_lines(path))
     head = text.partition("\n")[0]
     try:
-        dialect = csv.Sniffer().sniff(head, delimiters=",;\t")
+        delimiter = csv.Sniffer().sniff(head, delimiters=",;\t").delimiter
     except csv.Error:
-        dialect = csv.excel
-    reader = csv.DictReader(io.StringIO(text), dialect=dialect)
+        delimiter = ","
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)  # what else is sniffed from a header is guessed
     lacking = {"pair", "better"} - set(reader.fieldnames or ())
     if lacking:
         raise DataError(f"has no column {' and '.join(map(repr, sorted(lacking)))}", path=path)

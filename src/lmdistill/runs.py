@@ -114,6 +114,8 @@ def run_many(
                 ended.put(_run(call, told, running))
             except (LmdistillError, OSError) as error:  # a folder that cannot be written, no process to be had
                 ended.put(Ended(call, None, str(error)))
+            except Exception as error:  # whatever it is: somebody waits for the end of every call
+                ended.put(Ended(call, None, f"{type(error).__name__}: {error}"))
 
     crew = [threading.Thread(target=work, daemon=True) for _ in range(min(workers, len(rest)))]
     for thread in crew:

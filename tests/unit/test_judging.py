@@ -148,6 +148,20 @@ def good_side(row: dict[str, str]) -> str:
     return "left" if row["left"].startswith("good") else "Right"
 
 
+def test_a_sheet_with_quotes_and_line_breaks_comes_back(tmp_path: Path) -> None:
+    first, second = (predictions(f'{word} "as they say",\n"so"', 8) for word in ("good", "bad"))
+    write_sheet(pairs_of(first, second), tmp_path)
+    with (tmp_path / "sheet.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    filled = tmp_path / "filled.csv"
+    with filled.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows({**row, "better": good_side(row)} for row in rows)
+    found = read_sheets(tmp_path, [filled])
+    assert found.counts["first"] == 8
+
+
 def test_a_sheet_goes_out_and_comes_back(tmp_path: Path) -> None:
     pairs = pairs_of(predictions("good", 12), predictions("bad", 12))
     write_sheet(pairs, tmp_path)

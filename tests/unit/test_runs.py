@@ -98,6 +98,15 @@ def test_a_folder_that_cannot_be_made_is_an_end_too(tmp_path: Path, made: list[s
     assert ended["bad"].report is None and ended["bad"].error and ended["good"].report == REPORT
 
 
+def test_an_error_that_nobody_foresaw_is_an_end_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def process(call: Call, told: Any, running: Any, hold: Any) -> tuple[int, list[str]]:
+        raise TypeError("a setting that cannot be written")
+
+    monkeypatch.setattr(runs, "_process", process)
+    (ended,) = run_many([Call("a", "dss", {}, tmp_path / "a")])
+    assert ended.report is None and ended.error == "TypeError: a setting that cannot be written"
+
+
 def test_a_folder_in_use_is_waited_for_and_what_it_leaves_is_taken(tmp_path: Path, made: list[str]) -> None:
     """As after a killed program whose process lives on: it finishes the cell, and nobody makes it twice."""
     call = Call("a", "dss", {}, tmp_path)
