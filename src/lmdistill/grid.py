@@ -73,6 +73,15 @@ class Comparison:
                 problems.append(f"recipes.{title}.seeds: the comparison's own seeds would take their place")
             if "fraction" in own and self.fractions:
                 problems.append(f"recipes.{title}.fraction: the comparison's own fractions would take its place")
+            problems += [f"recipes.{title}.{path}: {axis} would take its place" for path, axis in self._replaced(own)]
+        problems += [
+            f"first.{name}.seeds: a step is made with the first of the comparison's own seeds"
+            for name, step in self.first.items()
+            if isinstance(step, Mapping) and "seeds" in step
+        ]
+        for axis, given in (("student", self.students), ("fraction", self.fractions)):
+            if given and axis in self.vary:
+                problems.append(f"vary.{axis}: {axis}s stands here too; one of them decides")
         ends = {axis.rpartition(".")[2]: axis for axis in self.vary}
         for first, second in INSTEAD_OF.items():
             if first in ends and second in ends:
@@ -82,6 +91,16 @@ class Comparison:
                 problems.append(f"vary.{axis}: a list of one value or more was expected, got {values!r}")
         if problems:
             raise ConfigError(problems)
+
+    def _replaced(self, own: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """What a method sets and an axis too: the path, and the axis that would silently decide."""
+        try:
+            students = [one for one in named_students(self.students or {}).values() if isinstance(one, Mapping)]
+        except ConfigError:  # told by itself
+            students = []
+        axes = {f"student.{path}": "students" for one in students for path in _leaves(one)}
+        axes |= {axis: f"vary.{axis}" for axis in self.vary}
+        yield from ((path, axes[path]) for path in _leaves(own) if path in axes)
 
 
 @dataclass(frozen=True)
@@ -321,6 +340,19 @@ def _nested(path: str, value: Any) -> dict[str, Any]:
     for key in reversed(path.split(".")):
         value = {key: value}
     return dict(value)
+
+
+def _leaves(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The dotted paths of settings that are no mappings.
+
+    >>> list(_leaves({"recipe": "dss", "student": {"preset": "mini"}}))
+    ['recipe', 'student.preset']
+    """
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from (f"{key}.{path}" for path in _leaves(value))
+        else:
+            yield str(key)
 
 
 def listed(value: Any) -> bool:

@@ -125,6 +125,17 @@ def test_every_mistake_is_told_at_once_with_the_nearest_name(tmp_path: Path) -> 
         ({"recipes": ["dss"], "students": [{"preset": "mini"}, {"preset": "mini"}]}, "preset mini stands there twice"),
         ({"recipes": ["dss"], "cost": {"hourly": -1}}, "cost.hourly: -1.0 is negative"),
         ({"recipes": ["dss"], "cost": {"hourly": float("nan")}}, "cost.hourly: nan is no number"),
+        (
+            {"recipes": {"labels": {"recipe": "dss", "rationale_weight": 0}}, "vary": {"rationale_weight": [0.5, 1]}},
+            r"recipes\.labels\.rationale_weight: vary\.rationale_weight would take its place",
+        ),
+        (
+            {"recipes": {"big": {"recipe": "dss", "student": {"preset": "medium"}}}, "students": [{"preset": "mini"}]},
+            r"recipes\.big\.student\.preset: students would take its place",
+        ),
+        ({"recipes": ["dss"], "students": ["causal"], "vary": {"student": ["seq2seq"]}}, r"vary\.student: students"),
+        ({"recipes": ["dss"], "fractions": [0.5], "vary": {"fraction": [1]}}, r"vary\.fraction: fractions stands here"),
+        ({"recipes": ["dss"], "first": {"x": {"recipe": "dss", "seeds": [1, 2]}}}, r"first\.x\.seeds: a step is made"),
         ({"recipes": ["dss"], "cost": {"questions": 0}}, "cost.questions: 0; 1 or more"),
         ({"recipes": ["dss"], "cost": {"threads": 0}}, "cost.threads: 0; 1 or more"),
     ],

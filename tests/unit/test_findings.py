@@ -13,6 +13,8 @@ from lmdistill.evaluate import lower_is_better
 from lmdistill.findings import summary
 from lmdistill.outcomes import Outcomes, load
 from lmdistill.report import gathered, ordered
+from lmdistill.store import write_rows
+from lmdistill.types import Score
 from lmdistill.verdicts import gaps_closed
 from made_outcomes import cell_of, cells_folder, some
 
@@ -65,6 +67,16 @@ def test_a_value_that_is_not_the_task_s_own_is_tested_by_item(tmp_path: Path) ->
     outcomes = two_methods(tmp_path, ["accuracy", "exact_match"], metric="exact_match")
     assert len(pairs_of(outcomes)) == 1
     assert "it beats finetune" in first_sentence(outcomes)
+
+
+def test_what_a_run_kept_of_its_items_counts_and_is_not_worked_out_anew(tmp_path: Path) -> None:
+    outcomes = two_methods(tmp_path, ["accuracy", "exact_match"], metric="exact_match")
+    arm = outcomes.arms[0]
+    run = arm.runs[0]
+    names = [one.example.id for one in run.predictions()]
+    write_rows(run.rows.parent.parent / "scores.jsonl", [Score(name, {"exact_match": 0.25}) for name in names])
+    again = load([tmp_path]).arms[0].scores("exact_match")
+    assert set(again[0].values()) == {0.25} and set(again[1].values()) == {0.0, 1.0}
 
 
 def test_a_value_of_no_single_items_says_so(tmp_path: Path) -> None:
